@@ -1,0 +1,1 @@
+"""Turning files into features: one port, one engine, one file per extractor."""

@@ -1,0 +1,1 @@
+"""Vocabulary: frozen pydantic values with no input or output."""

@@ -1,0 +1,62 @@
+"""Names of providers, extractors and vector indexes, resolved when first used.
+
+A name is an entry point in `mixpeek_dagster.{providers,extractors,indexes}`, or a dotted path `package.module:Attribute`.
+Built-ins are listed here in the same form, so importing this module imports no vendor.
+"""
+
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, Literal
+
+from mixpeek_dagster.errors import UnknownName
+
+Kind = Literal["providers", "extractors", "indexes"]
+
+BUILT_IN: dict[Kind, dict[str, str]] = {
+    "providers": {
+        "local": "mixpeek_dagster.storage.local:LocalSource",
+        "s3": "mixpeek_dagster.storage.s3:S3Source",
+        "r2": "mixpeek_dagster.storage.s3:S3Source",
+        "backblaze": "mixpeek_dagster.storage.s3:S3Source",
+        "wasabi": "mixpeek_dagster.storage.s3:S3Source",
+        "tigris": "mixpeek_dagster.storage.s3:S3Source",
+        "supabase": "mixpeek_dagster.storage.s3:S3Source",
+        "fsspec": "mixpeek_dagster.storage.fsspec:FsspecSource",
+    },
+    "extractors": {
+        "text_extractor_v1": "mixpeek_dagster.extractors.text:TextExtractor",
+        "image_extractor_v1": "mixpeek_dagster.extractors.image:ImageExtractor",
+        "multimodal_extractor_v1": "mixpeek_dagster.extractors.multimodal:MultimodalExtractor",
+        "passthrough_extractor_v1": "mixpeek_dagster.extractors.passthrough:PassthroughExtractor",
+    },
+    "indexes": {
+        "embedded": "mixpeek_dagster.vectors.embedded:EmbeddedIndex",
+        "weaviate": "mixpeek_dagster.vectors.weaviate:WeaviateIndex",
+    },
+}
+
+
+@cache
+def known(kind: Kind) -> dict[str, str]:
+    """Every registered name of one kind and the dotted path behind it; an entry point may replace a built-in."""
+    registered = {point.name: point.value for point in entry_points(group=f"mixpeek_dagster.{kind}")}
+    return {**BUILT_IN[kind], **registered}
+
+
+@cache
+def load(kind: Kind, name: str) -> Any:
+    """The object behind a registered name or a dotted path.
+
+    Raises:
+        UnknownName: nobody registered the name, or its module cannot be imported.
+    """
+    path = name if ":" in name else known(kind).get(name)
+    if path is None:
+        choices = ", ".join(sorted(known(kind)))
+        raise UnknownName(f"Unknown {kind.removesuffix('s')} {name!r}. Known: {choices}.")
+    module, _, attribute = path.partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UnknownName(f"{kind.removesuffix('s').capitalize()} {name!r} cannot be loaded from {path}: {error}") from error

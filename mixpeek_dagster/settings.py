@@ -1,0 +1,70 @@
+"""What the operator sets, from environment variables; nothing else in the package reads the environment."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+def _cpus() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """One process's settings. `Settings.from_env()` is the usual way to one; tests build their own.
+
+    Attributes:
+        home: state of the warehouse: the SQLite catalog, managed blobs, model packs (`MIXPEEK_HOME`, default `.mixpeek`).
+        catalog_url: SQLAlchemy URL of the catalog (`MIXPEEK_CATALOG_URL`, default a SQLite file under `home`).
+        index: name of the vector index, `embedded` or `weaviate` (`MIXPEEK_INDEX`).
+        weaviate_url: base URL of the Weaviate server (`MIXPEEK_WEAVIATE_URL`), e.g. `http://127.0.0.1:8080`.
+        weaviate_grpc_port: gRPC port of the same server (`MIXPEEK_WEAVIATE_GRPC_PORT`).
+        weaviate_api_key: key for it (`MIXPEEK_WEAVIATE_API_KEY`).
+        models: folder where model packs are built or taken (`MIXPEEK_MODELS`, default `~/.cache/mixpeek_dagster/models`).
+        threads: inference threads of one process (`MIXPEEK_THREADS`, default the cores of this machine).
+        max_objects_per_run: a batch above it is split into parts (`MIXPEEK_MAX_OBJECTS_PER_RUN`).
+        max_failed_ratio: a batch whose failed share is above it ends FAILED (`MIXPEEK_MAX_FAILED_RATIO`).
+        allowed_hosts: hosts that URLs of tenants may name although they are not public (`MIXPEEK_ALLOWED_HOSTS`, commas).
+        local_roots: folders that a `local` sync may read (`MIXPEEK_LOCAL_ROOTS`, separated as in PATH; default any).
+        secret_key: Fernet keys that encrypt stored credentials (`MIXPEEK_SECRET_KEY`, commas; default a 0600 file in `home`).
+    """
+
+    home: Path
+    catalog_url: str
+    index: str = "embedded"
+    weaviate_url: str = "http://127.0.0.1:8080"
+    weaviate_grpc_port: int = 50051
+    weaviate_api_key: str | None = field(default=None, repr=False)
+    models: Path = Path("~/.cache/mixpeek_dagster/models")
+    threads: int = 1
+    max_objects_per_run: int = 10_000
+    max_failed_ratio: float = 0.1
+    allowed_hosts: frozenset[str] = frozenset()
+    local_roots: tuple[Path, ...] = ()
+    secret_key: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
+        """Read every setting; unset ones take their defaults."""
+        home = Path(environ.get("MIXPEEK_HOME") or ".mixpeek").expanduser().absolute()
+        hosts = environ.get("MIXPEEK_ALLOWED_HOSTS", "").split(",")
+        roots = environ.get("MIXPEEK_LOCAL_ROOTS", "").split(os.pathsep)
+        return cls(
+            home=home,
+            catalog_url=environ.get("MIXPEEK_CATALOG_URL") or f"sqlite:///{home / 'catalog.db'}",
+            index=environ.get("MIXPEEK_INDEX") or "embedded",
+            weaviate_url=environ.get("MIXPEEK_WEAVIATE_URL") or "http://127.0.0.1:8080",
+            weaviate_grpc_port=int(environ.get("MIXPEEK_WEAVIATE_GRPC_PORT") or 50051),
+            weaviate_api_key=environ.get("MIXPEEK_WEAVIATE_API_KEY") or None,
+            models=Path(environ.get("MIXPEEK_MODELS") or "~/.cache/mixpeek_dagster/models").expanduser(),
+            threads=int(environ.get("MIXPEEK_THREADS") or _cpus()),
+            max_objects_per_run=int(environ.get("MIXPEEK_MAX_OBJECTS_PER_RUN") or 10_000),
+            max_failed_ratio=float(environ.get("MIXPEEK_MAX_FAILED_RATIO") or 0.1),
+            allowed_hosts=frozenset(host.strip() for host in hosts if host.strip()),
+            local_roots=tuple(Path(root).expanduser().resolve() for root in roots if root),
+            secret_key=environ.get("MIXPEEK_SECRET_KEY") or None,
+        )

@@ -1,0 +1,1 @@
+"""Other people's files: one port, one file per vendor."""

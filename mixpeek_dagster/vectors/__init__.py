@@ -1,0 +1,1 @@
+"""Vector indexes: one port, one file per engine."""
