@@ -3,7 +3,7 @@
 Every change of status is a compare-and-set: the row says what it was, the number of changed rows says whether it still was.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
@@ -24,7 +24,6 @@ class Claim(NamedTuple):
     """A part that was just claimed, and what its run has to materialise."""
 
     part: BatchPart
-    pipeline: str
     namespace_id: NamespaceId
     collection_ids: Sequence[CollectionId]
 
@@ -85,6 +84,9 @@ class BatchRecords:
         query = select(_batches).where(_batches.c.sync_id == sync_id, _batches.c.status == BatchStatus.DRAFT)
         return [_batch(row) for row in self._connection.execute(query.order_by(_batches.c.created_at, _batches.c.batch_id))]
 
+    def count_of_sync(self, sync_id: SyncId) -> int:
+        return self._connection.execute(select(func.count()).where(_batches.c.sync_id == sync_id)).scalar_one()
+
     def move(self, batch: Batch, to: BatchStatus, *, now: str, **values: Any) -> Batch:
         """Take a batch to another status.
 
@@ -142,24 +144,28 @@ class BatchRecords:
             is not None
         )
 
-    def claim(self, *, limit: int, now: str) -> list[Claim]:
+    def claim(self, *, limit: int, now: str, accepts: Callable[[Sequence[str]], bool]) -> list[Claim]:
         """Claim queued parts, oldest batch first; a part goes to one caller only."""
         query = (
-            select(_parts, _batches.c.pipeline, _batches.c.namespace_id, _batches.c.collection_ids)
+            select(_parts, _batches.c.namespace_id, _batches.c.collection_ids)
             .join(_batches, _batches.c.batch_id == _parts.c.batch_id)
             .where(_parts.c.status == PartStatus.QUEUED)
             .order_by(_batches.c.submitted_at, _parts.c.batch_id, _parts.c.part)
-            .limit(limit)
+            .limit(10 * limit)
         )
-        claimed = []
+        claimed: list[Claim] = []
         for row in self._connection.execute(query).all():
+            if len(claimed) == limit:
+                break
+            if not accepts(row.collection_ids or []):
+                continue
             part = _part(row)
             changed = {"status": PartStatus.CLAIMED, "attempt": part.attempt + 1, "claimed_at": now}
             done = self._connection.execute(
                 update(_parts).where(*_is(part), _parts.c.status == PartStatus.QUEUED).values(changed)
             )
             if done.rowcount == 1:
-                claimed.append(Claim(part.model_copy(update=changed), row.pipeline, row.namespace_id, row.collection_ids or []))
+                claimed.append(Claim(part.model_copy(update=changed), row.namespace_id, row.collection_ids or []))
         return claimed
 
     def part(self, partition_key: str) -> BatchPart | None:
@@ -245,6 +251,10 @@ class BatchRecords:
             self._connection, query, order=[_failures.c.collection_id, _failures.c.item_id], limit=limit, offset=offset
         )
         return [Failure(**row._mapping) for row in rows], total
+
+    def failures_of_part(self, batch_id: BatchId, part: int) -> list[Failure]:
+        query = select(_failures).where(_failures.c.batch_id == batch_id, _failures.c.part == part)
+        return [Failure(**row._mapping) for row in self._connection.execute(query)]
 
     def failed_items(self, batch_id: BatchId) -> int:
         """How many different items failed in some collection."""

@@ -101,8 +101,29 @@ class Catalog:
         with _as_catalog_error(self.url), self.engine.connect().execution_options(reading=True) as connection:
             yield Records(connection)
 
+    @cached_property
+    def vector_rows(self) -> "VectorRows":
+        return VectorRows(self)
+
     def close(self) -> None:
         self.engine.dispose()
+
+
+class VectorRows:
+    """What an embedded vector index reads, each call in a snapshot of its own."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    def stamp(self, collection_id: str, output: str) -> tuple[int, int]:
+        """(documents, highest sequence number) of a collection: unchanged means that no vector of it changed."""
+        with self._catalog.reading() as records:
+            return records.documents.stamp(collection_id, output)
+
+    def vectors(self, collection_id: str, output: str, *, after_seq: int = -1) -> Iterator[tuple[int, str, bytes]]:
+        """(sequence number, document id, little-endian float32) of documents written after a sequence number."""
+        with self._catalog.reading() as records:
+            yield from records.documents.vectors(collection_id, output, after_seq=after_seq)
 
 
 def _engine(url: str) -> Engine:

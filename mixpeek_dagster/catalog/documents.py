@@ -226,11 +226,11 @@ class DocumentRecords:
             )
             self._connection.execute(statement.values(state=DocumentState.INDEXED), [{"_id": i, "_memo": m} for i, m in written])
 
-    def not_indexed(self, collection_id: CollectionId, *, before: str, limit: int) -> list[Document]:
-        """Documents that have waited for the index since before a time: a crash left them pending or deleting."""
+    def not_indexed(self, collection_id: CollectionId, *, before: str, limit: int, state: DocumentState) -> list[Document]:
+        """Documents that have been in a passing state since before a time: a crash left them pending or deleting."""
         query = select(_documents).where(
             _documents.c.collection_id == collection_id,
-            _documents.c.state != DocumentState.INDEXED,
+            _documents.c.state == state,
             _documents.c.updated_at < before,
         )
         return [_value(row) for row in self._connection.execute(query.order_by(_documents.c.updated_at).limit(limit))]

@@ -32,8 +32,8 @@ class SourceKey(NamedTuple):
     """One registered key. The first four fields are what a listing is compared with."""
 
     key: bytes
-    etag: str
     size: int
+    etag: str
     version: str
     state: int
     object_id: str | None
@@ -168,7 +168,7 @@ class SyncRecords:
 
         The hottest read of the system (every key of every pass): it goes around SQLAlchemy's rows.
         """
-        query = "SELECT key, etag, size, version, state, object_id FROM source_keys WHERE sync_id = {} AND key > {}"
+        query = "SELECT key, size, etag, version, state, object_id FROM source_keys WHERE sync_id = {} AND key > {}"
         values: list[Any] = [sync_id, after if after is not None else b""]
         if upto is not None:
             query += " AND key <= {}"
@@ -181,7 +181,7 @@ class SyncRecords:
 
     def keys_named(self, sync_id: SyncId, keys: Iterable[bytes]) -> dict[bytes, tuple[Any, ...]]:
         """The same tuples for these keys, where registered."""
-        wanted = (_keys.c.key, _keys.c.etag, _keys.c.size, _keys.c.version, _keys.c.state, _keys.c.object_id)
+        wanted = (_keys.c.key, _keys.c.size, _keys.c.etag, _keys.c.version, _keys.c.state, _keys.c.object_id)
         found: dict[bytes, tuple[Any, ...]] = {}
         for chunk in chunks(list(keys)):
             query = select(*wanted).where(_keys.c.sync_id == sync_id, _keys.c.key.in_(chunk))

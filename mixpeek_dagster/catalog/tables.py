@@ -185,7 +185,6 @@ batches = Table(
     Column("metadata", Json),
     Column("collection_ids", Json),
     Column("dag_tiers", Json),
-    Column("pipeline", Bytewise),
     Column("item_count", Integer, nullable=False, default=0),
     Column("part_size", Integer, nullable=False, default=0),
     Column("documents_written", BigInteger, nullable=False, default=0),
@@ -200,6 +199,7 @@ batches = Table(
     Index("batches_by_status", "status", "submitted_at"),
     Index("batches_in_bucket", "bucket_id", "created_at"),
     Index("batches_by_task", "task_id"),
+    Index("batches_of_sync", "sync_id", "status"),
 )
 
 batch_parts = Table(

@@ -95,7 +95,6 @@ class Batch(Value):
     metadata: dict[str, Any] | None = None
     collection_ids: Sequence[CollectionId] | None = None
     dag_tiers: Sequence[Sequence[CollectionId]] = ()
-    pipeline: str | None = None
     sync_id: SyncId | None = None
     item_count: int = 0
     part_size: int = 0

@@ -112,7 +112,6 @@ def upgrade() -> None:
         sa.Column("metadata", JSON, nullable=True),
         sa.Column("collection_ids", JSON, nullable=True),
         sa.Column("dag_tiers", JSON, nullable=True),
-        sa.Column("pipeline", TEXT, nullable=True),
         sa.Column("item_count", sa.Integer(), nullable=False),
         sa.Column("part_size", sa.Integer(), nullable=False),
         sa.Column("documents_written", sa.BigInteger(), nullable=False),
@@ -132,6 +131,7 @@ def upgrade() -> None:
         batch_op.create_index("batches_by_status", ["status", "submitted_at"], unique=False)
         batch_op.create_index("batches_by_task", ["task_id"], unique=False)
         batch_op.create_index("batches_in_bucket", ["bucket_id", "created_at"], unique=False)
+        batch_op.create_index("batches_of_sync", ["sync_id", "status"], unique=False)
 
     op.create_table(
         "buckets",
