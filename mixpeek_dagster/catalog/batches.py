@@ -26,6 +26,7 @@ class Claim(NamedTuple):
     part: BatchPart
     namespace_id: NamespaceId
     collection_ids: Sequence[CollectionId]
+    items: int
 
 
 class BatchRecords:
@@ -147,7 +148,7 @@ class BatchRecords:
     def claim(self, *, limit: int, now: str, accepts: Callable[[Sequence[str]], bool]) -> list[Claim]:
         """Claim queued parts, oldest batch first; a part goes to one caller only."""
         query = (
-            select(_parts, _batches.c.namespace_id, _batches.c.collection_ids)
+            select(_parts, _batches.c.namespace_id, _batches.c.collection_ids, _batches.c.item_count, _batches.c.part_size)
             .join(_batches, _batches.c.batch_id == _parts.c.batch_id)
             .where(_parts.c.status == PartStatus.QUEUED)
             .order_by(_batches.c.submitted_at, _parts.c.batch_id, _parts.c.part)
@@ -165,8 +166,20 @@ class BatchRecords:
                 update(_parts).where(*_is(part), _parts.c.status == PartStatus.QUEUED).values(changed)
             )
             if done.rowcount == 1:
-                claimed.append(Claim(part.model_copy(update=changed), row.namespace_id, row.collection_ids or []))
+                claimed.append(
+                    Claim(
+                        part.model_copy(update=changed),
+                        row.namespace_id,
+                        row.collection_ids or [],
+                        min(row.item_count, row.part_size),
+                    )
+                )
         return claimed
+
+    def set_run_key(self, parts: Sequence[BatchPart], run_key: str) -> None:
+        """Remember by which key Dagster knows the run these parts were handed to."""
+        for part in parts:
+            self._connection.execute(update(_parts).where(*_is(part)).values(run_key=run_key))
 
     def part(self, partition_key: str) -> BatchPart | None:
         row = self._connection.execute(select(_parts).where(_parts.c.partition_key == partition_key)).first()

@@ -211,6 +211,7 @@ batch_parts = Table(
     Column("status", Bytewise, nullable=False),
     Column("attempt", Integer, nullable=False, default=0),
     Column("run_id", Bytewise),
+    Column("run_key", Bytewise),
     Column("claimed_at", Bytewise),
     Column("heartbeat_at", Bytewise),
     Column("error", Text),

@@ -119,6 +119,7 @@ class BatchPart(Value):
     status: PartStatus
     attempt: int = 0
     run_id: str | None = None
+    run_key: str | None = None
     claimed_at: str | None = None
     heartbeat_at: str | None = None
     error: str | None = None
