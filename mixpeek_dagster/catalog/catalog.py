@@ -115,15 +115,22 @@ class VectorRows:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
 
-    def stamp(self, collection_id: str, output: str) -> tuple[int, int]:
-        """(documents, highest sequence number) of a collection: unchanged means that no vector of it changed."""
+    def stamp(self, collection_id: str, output: str) -> Stamp:
         with self._catalog.reading() as records:
-            return records.documents.stamp(collection_id, output)
+            return Stamp(*records.documents.stamp(collection_id))
 
-    def vectors(self, collection_id: str, output: str, *, after_seq: int = -1) -> Iterator[tuple[int, str, bytes]]:
-        """(sequence number, document id, little-endian float32) of documents written after a sequence number."""
+    def vectors(self, collection_id: str, output: str, *, after_seq: int) -> Iterator[VectorRow]:
         with self._catalog.reading() as records:
-            yield from records.documents.vectors(collection_id, output, after_seq=after_seq)
+            for row in records.documents.vectors(collection_id, output, after_seq=after_seq):
+                yield VectorRow(*row)
+
+    def count(self, collection_id: str) -> int:
+        with self._catalog.reading() as records:
+            return records.documents.count(collection_id)
+
+    def ids(self, collection_id: str) -> Iterator[str]:
+        with self._catalog.reading() as records:
+            yield from records.documents.ids(CollectionId(collection_id))
 
 
 def _engine(url: str) -> Engine:

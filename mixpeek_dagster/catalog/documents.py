@@ -63,7 +63,7 @@ class DocumentRecords:
         return len(unused)
 
     def vectors_of(self, documents: Sequence[Document]) -> dict[DocumentId, dict[str, bytes]]:
-        """The vectors of each document by output name, as little-endian float32 bytes."""
+        """The vectors of each document by index name, as little-endian float32 bytes."""
         units = {(document.memo_key, document.position) for document in documents}
         found: dict[tuple[str, int], dict[str, bytes]] = {}
         for chunk in chunks(sorted({memo_key for memo_key, _ in units})):
@@ -201,7 +201,7 @@ class DocumentRecords:
                 gone += self._connection.execute(delete(_documents).where(_documents.c.document_id.in_(chunk))).rowcount
             if gone:
                 counted = update(_collections).where(_collections.c.collection_id == collection_id)
-                self._connection.execute(counted.values(document_count=_collections.c.document_count - gone))
+                self._connection.execute(counted.values(document_count=_collections.c.document_count - gone, removals=_collections.c.removals + 1))
             removed += gone
         return removed
 
@@ -250,20 +250,18 @@ class DocumentRecords:
 
     # What the embedded vector index reads
 
-    def stamp(self, collection_id: str, output: str) -> tuple[int, int]:
-        """(documents, highest sequence number) of a collection: unchanged means that no vector of it changed."""
-        query = select(_collections.c.document_count, _collections.c.last_seq).where(
-            _collections.c.collection_id == collection_id
-        )
+    def stamp(self, collection_id: str) -> tuple[int, int]:
+        """(removals so far, highest sequence number) of a collection: unchanged means that no vector of it changed."""
+        query = select(_collections.c.removals, _collections.c.last_seq).where(_collections.c.collection_id == collection_id)
         row = self._connection.execute(query).first()
         return (int(row[0]), int(row[1])) if row else (0, 0)
 
-    def vectors(self, collection_id: str, output: str, *, after_seq: int = -1) -> Iterator[tuple[int, str, bytes]]:
-        """(sequence number, document id, little-endian float32) of a collection's documents that have this output."""
+    def vectors(self, collection_id: str, output: str, *, after_seq: int) -> Iterator[tuple[int, str, bytes | None]]:
+        """(sequence number, document id, little-endian float32 or None) of a collection's documents written after a number."""
         same_unit = (_vectors.c.memo_key == _documents.c.memo_key) & (_vectors.c.position == _documents.c.position)
         query = (
             select(_documents.c.seq, _documents.c.document_id, _vectors.c.data)
-            .join(_vectors, same_unit & (_vectors.c.output == output))
+            .join(_vectors, same_unit & (_vectors.c.output == output), isouter=True)
             .where(
                 _documents.c.collection_id == collection_id,
                 _documents.c.seq > after_seq,
@@ -271,7 +269,11 @@ class DocumentRecords:
             )
         )
         for seq, document_id, data in self._connection.execute(query.execution_options(yield_per=2000)):
-            yield seq, document_id, bytes(data)
+            yield seq, document_id, None if data is None else bytes(data)
+
+    def count(self, collection_id: str) -> int:
+        query = select(_collections.c.document_count).where(_collections.c.collection_id == collection_id)
+        return int(self._connection.execute(query).scalar() or 0)
 
 
 def _row(document: Document) -> dict[str, Any]:

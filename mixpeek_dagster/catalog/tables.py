@@ -167,6 +167,7 @@ collections = Table(
     Column("body", Json, nullable=False),
     Column("document_count", BigInteger, nullable=False, default=0),
     Column("last_seq", BigInteger, nullable=False, default=0),
+    Column("removals", BigInteger, nullable=False, default=0),
     *_times(),
     UniqueConstraint("namespace_id", "collection_name"),
 )

@@ -92,6 +92,7 @@ def _partition_keys(context: dg.AssetExecutionContext) -> Sequence[str]:
 
 def _run_part(context: dg.AssetExecutionContext, warehouse: Warehouse, key: str, collection: Collection) -> StepReport:
     def progress(step: Step) -> None:
+        warehouse.progress(step)
         context.log.info(
             f"{key}: {step.inputs} inputs, {step.documents} documents, {step.inferred} inferred, {step.failed} failed"
         )

@@ -4,11 +4,12 @@ Work goes in windows. While one window is inferred the next is read and prepared
 progress, so a killed run has lost at most the window it was inferring, and a resumed one goes on behind the last recorded window.
 """
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,7 @@ class _StepRun:
         self.report = StepReport(step)
         self.is_projection = warehouse.index.is_projection
         self.space = space_of(collection)
+        self.index_names = {vector.output: vector.index_name for vector in collection.vectors}
 
     def run(self, progress: Callable[[Step], None]) -> StepReport:
         if self.is_projection:
@@ -90,8 +92,8 @@ class _StepRun:
             self._index_pending()
         started = time.perf_counter()
         with ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="fetch") as pool:
-            windows = (lambda window=window: self._prepare(window, pool) for window in self.reader.windows(self.step.after))
-            with closing(lookahead(windows)) as ready:
+            windows = (partial(self._prepare, window, pool) for window in self.reader.windows(self.step.after))
+            with lookahead(windows) as ready:
                 for window in ready:
                     extractions = infer(self.extractor, window.prepared, threads=self.warehouse.settings.threads)
                     seconds, started = time.perf_counter() - started, time.perf_counter()
@@ -102,7 +104,7 @@ class _StepRun:
 
     # Reading: in a background thread, one window ahead
 
-    def _prepare(self, items: list[Item], pool: ThreadPoolExecutor) -> _Window:
+    def _prepare(self, items: list[Item], pool: ThreadPoolExecutor, stop: threading.Event) -> _Window:
         list(pool.map(self.reader.fetch, items))
         with self.warehouse.catalog.reading() as records:
             known = records.documents.features([item.memo_key for item in items if item.memo_key])
@@ -111,7 +113,9 @@ class _StepRun:
             if item.memo_key and item.memo_key not in asked:
                 asked.add(item.memo_key)  # the same content twice in one window is inferred once
                 to_infer.append(item)
-        prepared = prepare(self.extractor, [item.contents for item in to_infer], threads=self.warehouse.settings.threads)
+        prepared = prepare(
+            self.extractor, [item.contents for item in to_infer], threads=self.warehouse.settings.threads, stop=stop
+        )
         if len(self.report.images) < SAMPLES:
             self._keep_images(items)
         self.report.bytes += sum(len(content.data) for item in items for content in item.contents.values())
@@ -125,16 +129,16 @@ class _StepRun:
 
     # Writing: one transaction a window
 
-    def _record(self, window: _Window, extractions: Sequence[Extraction | ExtractionError], *, seconds: float) -> None:
+    def _record(self, window: _Window, extractions: Sequence[Extraction], *, seconds: float) -> None:
         now = self.warehouse.now()
         features = dict(window.known)
         fresh: list[Feature] = []
         for item, extraction in zip(window.to_infer, extractions):
-            if isinstance(extraction, ExtractionError):
-                item.error = extraction
+            if extraction.error is not None:
+                item.error = extraction.error
             else:
                 features[item.memo_key] = [
-                    Feature(item.memo_key, position, unit.fields, {name: _bytes(v) for name, v in unit.vectors.items()})
+                    Feature(item.memo_key, position, unit.fields, {self.index_names[name]: _bytes(v) for name, v in unit.vectors.items()})
                     for position, unit in enumerate(extraction.units)
                 ]
                 fresh += features[item.memo_key]
@@ -299,7 +303,6 @@ def index_documents(warehouse: Warehouse, collection: Collection, documents: Seq
     """Write documents with their vectors into the vector index and mark them indexed."""
     if not documents:
         return
-    names = {vector.output: vector.index_name for vector in collection.vectors}
     with warehouse.catalog.reading() as records:
         vectors = records.documents.vectors_of(documents)
     points = [

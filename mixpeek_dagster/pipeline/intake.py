@@ -106,6 +106,10 @@ class Intake:
         records.buckets.count(self._bucket.bucket_id, objects=len(created), size_bytes=size)
         return taken
 
+    def takes(self, entry: Entry) -> bool:
+        """Whether a pass would register the file."""
+        return self._property(entry) is not None
+
     def _property(self, entry: Entry) -> str | None:
         """The schema property a file belongs to, None when it is not taken: a folder marker, filtered out, or of no declared type."""
         if entry.key.endswith(b"/") and entry.size == 0:

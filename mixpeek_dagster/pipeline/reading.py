@@ -188,7 +188,9 @@ class Reader:
         if blob.text is not None:
             return blob.text.encode()
         if blob.url is not None:
-            return fetch_url(blob.url, settings=self._warehouse.settings)
+            settings = self._warehouse.settings
+            with fetch_url(blob.url, allowed_hosts=settings.allowed_hosts, local_roots=settings.local_roots) as fetched:
+                return fetched.stream.read()
         if blob.key is not None and item.stored is not None and item.stored.sync_id is not None:
             key = blob.key.encode("utf-8", "surrogateescape")
             source = self._warehouse.source(self._sync(item.stored.sync_id))

@@ -57,12 +57,16 @@ def run_ended(warehouse: Warehouse, run_id: str, run_key: str | None, state: Run
     return sum(_settle(warehouse, part, state, message) for part in parts)
 
 
-def reconcile(warehouse: Warehouse, run_state: Callable[[BatchPart], RunState]) -> Reconciled:
-    """Compare every part that was handed out with its run, and heal what a crash left half done."""
+def reconcile(warehouse: Warehouse, run_state: Callable[[BatchPart], RunState], *, grace_s: float = GRACE_S) -> Reconciled:
+    """Compare every part that was handed out with its run, and heal what a crash left half done.
+
+    Args:
+        grace_s: how long a part without any run is believed to be still on its way there.
+    """
     with warehouse.catalog.reading() as records:
         parts = records.batches.unfinished_parts()
     settled = 0
-    late = warehouse.now(plus_s=-GRACE_S)
+    late = warehouse.now(plus_s=-grace_s)
     for part in parts:
         state = run_state(part)
         if state is RunState.ALIVE:
