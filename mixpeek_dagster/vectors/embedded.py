@@ -5,7 +5,6 @@ matrix of unit rows and from then on follows the catalog: a search compares stam
 Linear in the number of vectors: meant for up to about a million per output (1.5 GB at 384 dimensions).
 """
 
-from array import array
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -141,6 +140,8 @@ class _Matrix:
     def __init__(self, collection_id: str, output: str, dim: int) -> None:
         self.collection_id, self.output, self.dim = collection_id, output, dim
         self._lock = Lock()
+        self._stamp: Stamp
+        self._snapshot: _Snapshot
         self._clear()
 
     @property
@@ -150,33 +151,29 @@ class _Matrix:
     def follow(self, rows: VectorRows) -> _Snapshot:
         """Bring the matrix to what the catalog holds now; returns the result, which later calls do not change.
 
-        Changed and new rows are taken over. Only a deletion, or a row that appeared below the highest known sequence number,
-        makes the stamps disagree, and then everything is read again.
+        As long as the generation stays, only rows with new sequence numbers are read.
         """
         with self._lock:
+            # Read before the rows: what is written in between is read now and again by the next call, which changes nothing.
             wanted = rows.stamp(self.collection_id, self.output)
-            if not self._stands_at(wanted):
+            if wanted != self._stamp:
                 try:
-                    self._catch_up(rows, wanted)
+                    if wanted.generation != self._stamp.generation or wanted.last_seq < self._stamp.last_seq:
+                        self._clear()
+                    self._take(rows.vectors(self.collection_id, self.output, after_seq=self._stamp.last_seq))
                 except BaseException:
-                    self._clear()  # half of the changes, with their highest number, would pass for all of them
+                    self._clear()
                     raise
+                self._stamp = wanted
                 self._publish()
             return self._snapshot
 
-    def _catch_up(self, rows: VectorRows, wanted: Stamp) -> None:
-        if 0 < self._count <= wanted.count:
-            self._take(rows, after_seq=self._max_seq, up_to=wanted.max_seq)
-        if not self._stands_at(wanted):
-            self._clear()
-            self._take(rows, after_seq=0)
-
     def _clear(self) -> None:
-        self._count, self._max_seq, self._sum_seq = 0, 0, 0
+        self._stamp = Stamp(0, 0)
+        self._count = 0
         self._blocks: list[NDArray[np.float32]] = []
         self._document_ids: list[str] = []
         self._positions: dict[str, int] = {}
-        self._seqs = array("q")
         self._unusable: set[int] = set()
         self._publish()
 
@@ -185,59 +182,45 @@ class _Matrix:
             self._count, tuple(self._blocks), self._document_ids, self._positions, frozenset(self._unusable)
         )
 
-    def _stands_at(self, stamp: Stamp) -> bool:
-        return (self._count, self._max_seq) == (stamp.count, stamp.max_seq) and stamp.sum_seq in (None, self._sum_seq)
-
-    def _take(self, rows: VectorRows, *, after_seq: int, up_to: int | None = None) -> None:
-        """Read rows. Those above `up_to` were written after the stamp was taken and wait for the next call."""
-        stream = rows.vectors(self.collection_id, self.output, after_seq=after_seq)
-        taken = (row for row in stream if up_to is None or row.seq <= up_to)
+    def _take(self, rows: Iterator[VectorRow]) -> None:
+        known = (row for row in rows if row.vector is not None or row.document_id in self._positions)
         copied: set[int] = set()
-        while chunk := list(islice(taken, BLOCK_ROWS)):
-            vectors, unusable = self._decode(chunk)
-            self._place(chunk, vectors, unusable, copied)
+        while chunk := list(islice(known, BLOCK_ROWS)):
+            vectors, usable = self._decode(chunk)
+            targets = np.array([self._position(row.document_id) for row in chunk], dtype=np.int64)
+            self._unusable.difference_update(targets[usable].tolist())
+            self._unusable.update(targets[~usable].tolist())
+            self._store(targets, vectors, copied)
 
-    def _decode(self, chunk: Sequence[VectorRow]) -> tuple[NDArray[np.float32], list[int]]:
-        """Unit vectors (len(chunk), dim), and which of them cannot be searched: of another length, or not finite."""
+    def _decode(self, chunk: Sequence[VectorRow]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Unit vectors (len(chunk), dim), and which of them can be searched: there, of the right length, and finite."""
         size = self.dim * 4
-        bad = {i for i, row in enumerate(chunk) if len(row.vector) != size}
-        blob = b"".join(bytes(size) if i in bad else row.vector for i, row in enumerate(chunk))
-        vectors = np.frombuffer(blob, dtype="<f4").reshape(len(chunk), self.dim).astype(np.float32)
-        bad.update(int(i) for i in np.flatnonzero(~np.isfinite(vectors).all(axis=1)))
-        if bad:
-            vectors[sorted(bad)] = 0
-        return _unit(vectors), sorted(bad)
+        blobs = [row.vector if row.vector is not None and len(row.vector) == size else None for row in chunk]
+        joined = b"".join(bytes(size) if blob is None else blob for blob in blobs)
+        vectors = np.frombuffer(joined, dtype="<f4").reshape(len(chunk), self.dim).astype(np.float32)
+        usable = np.isfinite(vectors).all(axis=1) & np.array([blob is not None for blob in blobs])
+        vectors[~usable] = 0
+        return _unit(vectors), usable
 
-    def _place(self, chunk: Sequence[VectorRow], vectors: NDArray[np.float32], unusable: Sequence[int], copied: set[int]) -> None:
-        shared = len(self._snapshot.blocks)  # blocks that a search may be reading
-        targets = np.empty(len(chunk), dtype=np.int64)
-        for i, row in enumerate(chunk):
-            position = self._positions.get(row.document_id)
-            if position is None:
-                position = self._count
-                self._count += 1
-                self._positions[row.document_id] = position
-                self._document_ids.append(row.document_id)
-                self._seqs.append(row.seq)
-            else:
-                self._sum_seq -= self._seqs[position]
-                self._seqs[position] = row.seq
-                self._unusable.discard(position)
-            self._sum_seq += row.seq
-            self._max_seq = max(self._max_seq, row.seq)
-            targets[i] = position
-        self._unusable.update(int(targets[i]) for i in unusable)
+    def _position(self, document_id: str) -> int:
+        position = self._positions.get(document_id)
+        if position is None:
+            position = self._positions[document_id] = self._count
+            self._document_ids.append(document_id)
+            self._count += 1
+        return position
+
+    def _store(self, targets: NDArray[np.int64], vectors: NDArray[np.float32], copied: set[int]) -> None:
+        """Write rows; a block whose published rows change is copied first, because a search may be reading it."""
         while len(self._blocks) * BLOCK_ROWS < self._count:
             self._blocks.append(np.zeros((BLOCK_ROWS, self.dim), dtype=np.float32))
         numbers = targets // BLOCK_ROWS
-        for number in np.unique(numbers):
+        for number in np.unique(numbers).tolist():
             mine = numbers == number
-            places = targets[mine] - number * BLOCK_ROWS
-            replaces = places.min() + number * BLOCK_ROWS < self._snapshot.count
-            if replaces and number < shared and number not in copied:
+            if targets[mine].min() < self._snapshot.count and number not in copied:
                 self._blocks[number] = self._blocks[number].copy()
-                copied.add(int(number))
-            self._blocks[number][places] = vectors[mine]
+                copied.add(number)
+            self._blocks[number][targets[mine] - number * BLOCK_ROWS] = vectors[mine]
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

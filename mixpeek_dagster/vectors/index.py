@@ -41,23 +41,26 @@ class Hit(NamedTuple):
 
 @dataclass(frozen=True)
 class Stamp:
-    """What stands in the catalog for one (collection, output): equal stamps mean equal rows.
+    """What stands in the catalog for one (collection, output); equal stamps mean equal rows.
 
-    `count` rows, the highest `max_seq` of them (0 when there are none) and `sum_seq`, the sum of all of them. The sum is needed where
-    two writers may commit their numbers out of order (Postgres); SQLite has one writer and may leave it None.
+    Attributes:
+        generation: changes whenever a row was removed or hidden, or anything else happened that new sequence numbers do not tell.
+        last_seq: the highest sequence number given out, 0 before the first. Rows become visible in the order of their numbers.
     """
 
-    count: int
-    max_seq: int
-    sum_seq: int | None = None
+    generation: int
+    last_seq: int
 
 
 class VectorRow(NamedTuple):
-    """One stored vector: little-endian float32 bytes. Writing a vector again gives its row a new, higher `seq`."""
+    """One document's vector as little-endian float32 bytes; None when the document was written without this output.
+
+    Sequence numbers start at 1. Whenever a document is written again its row gets a new, higher one.
+    """
 
     seq: int
     document_id: str
-    vector: bytes
+    vector: bytes | None
 
 
 class VectorRows(Protocol):
@@ -66,7 +69,10 @@ class VectorRows(Protocol):
     def stamp(self, collection_id: str, output: str) -> Stamp: ...
 
     def vectors(self, collection_id: str, output: str, *, after_seq: int) -> Iterator[VectorRow]:
-        """Rows whose `seq` is above `after_seq`, in any order; all of them for 0. One row per document."""
+        """Rows whose `seq` is above `after_seq`, all of them for 0; in any order, one per document.
+
+        Rows without a vector may be left out for 0; otherwise they tell that a vector is gone.
+        """
         ...
 
     def count(self, collection_id: str) -> int:

@@ -1,8 +1,8 @@
 """Vectors in a Weaviate server (1.31 or newer): one class per collection, one named vector per output.
 
-The class is called `Mx_` and 16 hex digits of sha256(namespace|collection); why it is not a tenant: docs/decisions/0003. An object's
-uuid follows from its document id, so writing again replaces. The payload travels whole in `metadata_json`; the columns beside it are
-there for people who query Weaviate themselves.
+The class is called `Mx_` and 16 hex digits of sha256(namespace|collection); why it is not a tenant: docs/decisions/0003. An
+object's uuid follows from its document id, so writing again replaces. The payload travels whole in `metadata_json`; the columns
+beside it are there for people who query Weaviate themselves.
 """
 
 import logging
@@ -70,13 +70,10 @@ class WeaviateIndex:
     """The `VectorIndex` of production. Connects when first used and keeps one connection per process."""
 
     def __init__(self, url: str, *, grpc_port: int, api_key: str | None = None) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/"):
-            raise Invalid(f"MIXPEEK_WEAVIATE_URL must look like http://host:port, not {url!r}.")
-        self._secure = parts.scheme == "https"
-        self._host = parts.hostname
-        self._port = parts.port or (443 if self._secure else 80)
+        self._secure, self._host, self._port = _address(url)
         self._grpc_port = grpc_port
+        if grpc_port == self._port:
+            raise Invalid(f"MIXPEEK_WEAVIATE_GRPC_PORT is {grpc_port}, the port of MIXPEEK_WEAVIATE_URL; Weaviate has two.")
         self._api_key = api_key
         self._lock = Lock()
         self._client: weaviate.WeaviateClient | None = None
@@ -253,6 +250,18 @@ class WeaviateIndex:
 
 
 _FOREIGN = (WeaviateBaseError, httpx.HTTPError, RpcError, OSError)
+
+
+def _address(url: str) -> tuple[bool, str, int]:
+    """(whether TLS, host, port) of a base URL."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise Invalid(f"MIXPEEK_WEAVIATE_URL must look like http://host:port, not {url!r}.") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/"):
+        raise Invalid(f"MIXPEEK_WEAVIATE_URL must look like http://host:port, not {url!r}.")
+    return parts.scheme == "https", parts.hostname, port or (443 if parts.scheme == "https" else 80)
 
 
 def _is_answer(error: Exception) -> bool:
