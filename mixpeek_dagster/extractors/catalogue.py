@@ -37,7 +37,7 @@ def create(extractor_id: str, parameters: Mapping[str, Any] | None = None, *, mo
 
 
 def catalogue() -> list[dict[str, Any]]:
-    """Every registered extractor as the API describes it (`FeatureExtractorResponseModel`), by id. A broken plugin is left out."""
+    """Every registered extractor as the API describes it (`FeatureExtractorResponseModel`); a broken plugin is left out."""
     entries = []
     for extractor_id in sorted(plugins.known("extractors")):
         try:

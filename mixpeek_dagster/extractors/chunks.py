@@ -44,8 +44,8 @@ def chunk(text: str, *, by: SplitBy, size: int, overlap: int = 0) -> Iterator[Sp
     """Spans of the chunks of `text`, in order: `size` pieces each, the first `overlap` of them repeated from the chunk before.
 
     Args:
-        size: pieces per chunk, at least 1. A chunk of characters may be up to half as long, to end where a paragraph, a sentence or a
-            word does.
+        size: pieces per chunk, at least 1. A chunk of characters may be up to half as long, to end where a paragraph, a sentence
+            or a word does.
         overlap: less than `size`.
     """
     if by is SplitBy.NONE:

@@ -97,7 +97,9 @@ def prepare(
 def infer(
     extractor: Extractor, prepared: Sequence[Prepared], *, threads: int = 1, stop: threading.Event | None = None
 ) -> list[Extraction]:
-    """Vectors for the units of many objects, in order. A failing call is halved until the guilty unit is alone; only its object fails.
+    """Vectors for the units of many objects, in order.
+
+    A failing call is halved until the guilty unit is alone, so only its object fails.
 
     Raises:
         CancelledError: `stop` was set.
@@ -226,8 +228,8 @@ def _spread(function: Callable[[T], R], items: Sequence[T], *, threads: int, sto
 def lookahead(thunks: Iterable[Callable[[threading.Event], T]]) -> Iterator[Iterator[T]]:
     """Results of `thunks` in order, the next one computed in a background thread while the caller works on the last.
 
-    The iterable itself is advanced in the caller's thread. What a thunk raises is raised at its turn. Leaving the block, by whatever
-    exception, sets the event that thunks get and does not wait for the one that runs.
+    The iterable itself is advanced in the caller's thread. What a thunk raises is raised at its turn. Leaving the block, by
+    whatever exception, sets the event that thunks get and does not wait for the one that runs.
     """
     stop = threading.Event()
     pool = ThreadPoolExecutor(1, thread_name_prefix="lookahead")

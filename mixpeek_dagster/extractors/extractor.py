@@ -20,7 +20,7 @@ Vectors = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """One vector an extractor makes. Its URI is `mixpeek://{extractor}@{version}/{name}`, its index `{extractor}_{version}_{name}`."""
+    """One vector an extractor makes: URI `mixpeek://{extractor}@{version}/{name}`, index `{extractor}_{version}_{name}`."""
 
     name: str
     dim: int
@@ -29,7 +29,7 @@ class Output:
 
 
 class Input(NamedTuple):
-    """What a model takes for one vector: a payload only the extractor understands, and what it costs (tokens, or 1 for an image)."""
+    """What a model takes for one vector: a payload only the extractor understands, and its cost (tokens, or 1 for an image)."""
 
     payload: Any
     cost: int
@@ -69,8 +69,8 @@ class Extractor(Protocol):
     """Named `{name}_{version}`. Built once per process from its parameters; `decompose` and `embed` are thread-safe.
 
     Building one is cheap: `outputs` and `fingerprint` come from manifests, and models are loaded by `load` or the first object.
-    `fingerprint` changes whenever a vector or a field could: model, preprocessing, chunking, parameters. It keys the memo and is the
-    asset's `code_version`.
+    `fingerprint` changes whenever a vector or a field could: model, preprocessing, chunking, parameters. It keys the memo and is
+    the asset's `code_version`.
     """
 
     name: ClassVar[str]

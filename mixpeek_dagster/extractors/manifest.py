@@ -6,8 +6,8 @@
      "outputs": {"embedding": ["float", [null, 384]]},
      "pooling": "none", "normalize": true, "max_tokens": 256}
 
-A joint pack has `"modality": "joint"` and, in place of the last three lines, `"towers": {"text": {…}, "image": {…}}`, each naming its
-own `"model"` file. Both towers must have the same dimension.
+A joint pack has `"modality": "joint"` and, in place of the last three lines, `"towers": {"text": {…}, "image": {…}}`, each naming
+its own `"model"` file. Both towers must have the same dimension.
 """
 
 import hashlib

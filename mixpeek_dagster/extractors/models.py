@@ -22,9 +22,9 @@ PIECE_BYTES = 8 * 1024 * 1024
 class ModelStore:
     """Model packs in one folder.
 
-    A pack is named by `minilm-v1` or `efficientnet-lite0-v1`, or by the URI of its folder in any fsspec protocol. A URI may pin the
-    manifest, which pins every file: `s3://models/clip#sha256=<sha256 of manifest.json>`. A pinned pack that is here is used without
-    asking its source again.
+    A pack is named by `minilm-v1` or `efficientnet-lite0-v1`, or by the URI of its folder in any fsspec protocol. A URI may pin
+    the manifest, which pins every file: `s3://models/clip#sha256=<sha256 of manifest.json>`. A pinned pack that is here is used
+    without asking its source again.
 
     Attributes:
         device: where extractors of this store run their models: `auto` takes a GPU when there is one.
@@ -37,7 +37,7 @@ class ModelStore:
         self._lock = threading.RLock()
 
     def manifest(self, uri: str) -> Manifest:
-        """What the pack says about itself. Costs nothing for a short name and one small read for a URI; no model is fetched or loaded.
+        """What the pack says about itself, without fetching or loading a model: one small read for a URI, nothing for a name.
 
         Raises:
             ModelError: nobody knows the name, or the URI has no readable manifest.

@@ -1,7 +1,7 @@
 """Text and image of one object: side by side with two models, or in one space with a joint model.
 
-With the default packs an object becomes one unit with a text vector and an image vector, which are not comparable. With a joint pack
-(`model`) it becomes one unit per input, all with vectors of the same space, so that a text finds images.
+With the default packs an object becomes one unit with a text vector and an image vector, which are not comparable. With a joint
+pack (`model`) it becomes one unit per input, all with vectors of the same space, so that a text finds images.
 """
 
 from collections import ChainMap

@@ -1,7 +1,7 @@
 """Parameters of an extractor: strict about what changes a document, patient with what does not.
 
-Clients of the API send every parameter their SDK knows. What has no effect here is accepted; what would change the documents but is
-not offered is refused, and so is a misspelt name.
+Clients of the API send every parameter their SDK knows. What has no effect here is accepted; what would change the documents but
+is not offered is refused, and so is a misspelt name.
 """
 
 import difflib

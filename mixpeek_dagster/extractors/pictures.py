@@ -1,7 +1,7 @@
-"""Decoding images that strangers made: any common format in, a small RGB picture out; a bad file gives a sentence, not a stack trace.
+"""Decoding images that strangers made: any common format in, a small RGB picture out.
 
-Decoding is part of a vector's version: JPEG at the smallest scale that keeps twice the wanted size, the first frame, squashed with a
-bilinear filter, transparency over white, turned as its EXIF orientation says.
+Decoding is part of a vector's version: JPEG at the smallest scale that keeps twice the wanted size, the first frame, squashed
+with a bilinear filter, transparency over white, turned as its EXIF orientation says.
 """
 
 import io
@@ -63,7 +63,7 @@ def open_picture(content: Content, *, size: int, filter: str = "bilinear") -> Pi
 
 
 def thumbnail(data: bytes, *, size: int = 128) -> bytes:
-    """A JPEG of at most `size` × `size` pixels with the image's proportions, a few KB; for showing, so made only where it is shown.
+    """A JPEG of at most `size` × `size` pixels with the image's proportions, a few KB; made only for what is shown.
 
     Raises:
         ExtractionError: as `open_picture`.
