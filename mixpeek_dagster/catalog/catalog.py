@@ -101,36 +101,8 @@ class Catalog:
         with _as_catalog_error(self.url), self.engine.connect().execution_options(reading=True) as connection:
             yield Records(connection)
 
-    @cached_property
-    def vector_rows(self) -> "VectorRows":
-        return VectorRows(self)
-
     def close(self) -> None:
         self.engine.dispose()
-
-
-class VectorRows:
-    """What an embedded vector index reads, each call in a snapshot of its own."""
-
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
-
-    def stamp(self, collection_id: str, output: str) -> Stamp:
-        with self._catalog.reading() as records:
-            return Stamp(*records.documents.stamp(collection_id))
-
-    def vectors(self, collection_id: str, output: str, *, after_seq: int) -> Iterator[VectorRow]:
-        with self._catalog.reading() as records:
-            for row in records.documents.vectors(collection_id, output, after_seq=after_seq):
-                yield VectorRow(*row)
-
-    def count(self, collection_id: str) -> int:
-        with self._catalog.reading() as records:
-            return records.documents.count(collection_id)
-
-    def ids(self, collection_id: str) -> Iterator[str]:
-        with self._catalog.reading() as records:
-            yield from records.documents.ids(CollectionId(collection_id))
 
 
 def _engine(url: str) -> Engine:

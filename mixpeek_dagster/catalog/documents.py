@@ -201,7 +201,9 @@ class DocumentRecords:
                 gone += self._connection.execute(delete(_documents).where(_documents.c.document_id.in_(chunk))).rowcount
             if gone:
                 counted = update(_collections).where(_collections.c.collection_id == collection_id)
-                self._connection.execute(counted.values(document_count=_collections.c.document_count - gone, removals=_collections.c.removals + 1))
+                self._connection.execute(
+                    counted.values(document_count=_collections.c.document_count - gone, removals=_collections.c.removals + 1)
+                )
             removed += gone
         return removed
 

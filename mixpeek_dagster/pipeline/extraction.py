@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mixpeek_dagster.catalog import Records
-from mixpeek_dagster.errors import ExtractionError, Invalid
+from mixpeek_dagster.errors import Invalid
 from mixpeek_dagster.extractors.engine import Extraction, Prepared, infer, lookahead, prepare
 from mixpeek_dagster.extractors.extractor import Extractor
 from mixpeek_dagster.models.batches import Batch, BatchPart, Failure, Step
@@ -138,7 +138,12 @@ class _StepRun:
                 item.error = extraction.error
             else:
                 features[item.memo_key] = [
-                    Feature(item.memo_key, position, unit.fields, {self.index_names[name]: _bytes(v) for name, v in unit.vectors.items()})
+                    Feature(
+                        item.memo_key,
+                        position,
+                        unit.fields,
+                        {self.index_names[name]: _bytes(v) for name, v in unit.vectors.items()},
+                    )
                     for position, unit in enumerate(extraction.units)
                 ]
                 fresh += features[item.memo_key]
@@ -308,11 +313,7 @@ def index_documents(warehouse: Warehouse, collection: Collection, documents: Seq
     points = [
         Point(
             document.document_id,
-            {
-                names[output]: np.frombuffer(data, "<f4")
-                for output, data in vectors[document.document_id].items()
-                if output in names
-            },
+            {name: np.frombuffer(data, "<f4") for name, data in vectors[document.document_id].items()},
             index_payload(document),
         )
         for document in documents

@@ -94,7 +94,7 @@ def _every_entry(warehouse: Warehouse, sync: Sync) -> Iterator[Entry]:
 def _check_collection(warehouse: Warehouse, collection: Collection, every: list[Collection]) -> Check:
     """Objects against the documents of one collection."""
     check = Check(f"collection {collection.collection_name}")
-    roots = [one for one in _root_buckets(collection, every)]
+    roots = _root_buckets(collection, every)
     with warehouse.catalog.reading() as records:
         objects = {
             stored.object_id: stored

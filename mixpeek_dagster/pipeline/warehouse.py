@@ -17,6 +17,7 @@ from mixpeek_dagster.models.collections import ExtractorConfig
 from mixpeek_dagster.models.ids import ConnectionId
 from mixpeek_dagster.models.syncs import Sync
 from mixpeek_dagster.models.values import iso, utc_now
+from mixpeek_dagster.pipeline.catalog_vectors import CatalogVectors
 from mixpeek_dagster.pipeline.connections import open_config
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.connect import open_source
@@ -49,7 +50,7 @@ class Warehouse:
 
     @cached_property
     def index(self) -> VectorIndex:
-        return open_index(self.settings, self.catalog.vector_rows)
+        return open_index(self.settings, CatalogVectors(self.catalog))
 
     @cached_property
     def models(self) -> ModelStore:
