@@ -30,6 +30,7 @@ class Settings:
         max_failed_ratio: a batch whose failed share is above it ends FAILED (`MIXPEEK_MAX_FAILED_RATIO`).
         allowed_hosts: hosts that URLs of tenants may name although they are not public (`MIXPEEK_ALLOWED_HOSTS`, commas).
         local_roots: folders that a `local` sync may read (`MIXPEEK_LOCAL_ROOTS`, separated as in PATH; default any).
+        ambient_credentials: a sync without credentials of its own may use this machine's (`MIXPEEK_AMBIENT_CREDENTIALS`, 1 or 0).
         secret_key: Fernet keys that encrypt stored credentials (`MIXPEEK_SECRET_KEY`, commas; default a 0600 file in `home`).
     """
 
@@ -45,6 +46,7 @@ class Settings:
     max_failed_ratio: float = 0.1
     allowed_hosts: frozenset[str] = frozenset()
     local_roots: tuple[Path, ...] = ()
+    ambient_credentials: bool = False
     secret_key: str | None = field(default=None, repr=False)
 
     @classmethod
@@ -66,5 +68,6 @@ class Settings:
             max_failed_ratio=float(environ.get("MIXPEEK_MAX_FAILED_RATIO") or 0.1),
             allowed_hosts=frozenset(host.strip() for host in hosts if host.strip()),
             local_roots=tuple(Path(root).expanduser().resolve() for root in roots if root),
+            ambient_credentials=environ.get("MIXPEEK_AMBIENT_CREDENTIALS", "").lower() in ("1", "true", "yes"),
             secret_key=environ.get("MIXPEEK_SECRET_KEY") or None,
         )
