@@ -1,7 +1,6 @@
 """Content types by file extension, the same on every machine (the system's own tables are not read)."""
 
 import mimetypes
-from functools import cache
 
 _TABLE = mimetypes.MimeTypes()
 for _extension, _type in {
@@ -27,18 +26,10 @@ for _extension, _type in {
 }.items():
     _TABLE.add_type(_type, _extension)
 
-LONGEST_EXTENSION = 12
+_BY_EXTENSION = {extension[1:].encode(): kind for extension, kind in _TABLE.types_map[True].items()}
 
 
 def guess_content_type(key: bytes) -> str:
     """The content type that the key's extension stands for; empty when there is none or it is unknown."""
-    _, dot, extension = key.rpartition(b".")
-    if not dot or len(extension) > LONGEST_EXTENSION or b"/" in extension:
-        return ""
-    return _by_extension(extension)
-
-
-@cache
-def _by_extension(extension: bytes) -> str:
-    types = _TABLE.types_map[True]
-    return types.get("." + extension.decode("latin-1").lower(), "")
+    _, dot, extension = key[-16:].rpartition(b".")
+    return _BY_EXTENSION.get(extension.lower(), "") if dot else ""
