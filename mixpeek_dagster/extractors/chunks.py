@@ -37,7 +37,8 @@ _PAGE_END = re.compile(r"\f")
 _HEADING = re.compile(r"^ {0,3}#{1,6}(?:\s|$)")
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})")
 # Where a chunk of characters may end, best first.
-_BREAKS = (_PARAGRAPH_END, _SENTENCE_END, re.compile(r"\s"))
+_BREAKS = (_PARAGRAPH_END, _SENTENCE_END, re.compile(r"(?=\s)"))
+_SPACE = re.compile(r"\s*")
 
 
 def chunk(text: str, *, by: SplitBy, size: int, overlap: int = 0) -> Iterator[Span]:
@@ -77,7 +78,7 @@ def _characters(text: str, size: int, overlap: int) -> Iterator[Span]:
             return
         end = _best_break(text, start + max(size // 2, overlap + 1), start + size)
         yield start, end
-        start = _word_start(text, end - overlap, end) if overlap else end
+        start = _word_start(text, end - overlap, end) if overlap else _skip_space(text, end)
 
 
 def _best_break(text: str, earliest: int, latest: int) -> int:
@@ -96,6 +97,11 @@ def _word_start(text: str, start: int, limit: int) -> int:
         return start
     space = re.compile(r"\s+").search(text, start, limit)
     return space.end() if space and space.end() < limit else start
+
+
+def _skip_space(text: str, position: int) -> int:
+    space = _SPACE.match(text, position)
+    return space.end() if space else position
 
 
 def _trim(text: str, span: Span) -> Span:

@@ -50,7 +50,7 @@ class Graph:
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:
-    """Write `path`, and beside it `{path}.data` with the weights: mapped into memory instead of copied, it loads twice as fast."""
+    """Write `path`, and beside it `{path}.data` with the weights: mapped into memory, not copied, it loads twice as fast."""
     onnx.save_model(model, str(path), save_as_external_data=True, location=f"{path.name}.data", size_threshold=1024)
     path.with_name(f"{path.name}.data").chmod(0o644)  # onnx makes it private; the folder may be shared by several users
 

@@ -45,6 +45,10 @@ class Model:
     def run(self, feed: Feed) -> NDArray[np.float32]:
         """float32 of shape (batch, dim), pooled and normalised as the manifest says."""
         (values,) = self.session.run([self.tower.output], dict(feed))
+        with np.errstate(all="ignore"):  # the engine looks for vectors that are not finite
+            return np.asarray(self._pooled(values, feed), dtype=np.float32)
+
+    def _pooled(self, values: NDArray[Any], feed: Feed) -> NDArray[Any]:
         if self.tower.pooling == "mean":
             mask = feed["attention_mask"][..., None].astype(np.float32)
             values = (values * mask).sum(axis=1) / np.maximum(mask.sum(axis=1), 1e-9)
@@ -52,7 +56,7 @@ class Model:
             values = values[:, 0]
         if self.tower.normalize:
             values = values / np.maximum(np.linalg.norm(values, axis=-1, keepdims=True), 1e-12)
-        return np.asarray(values, dtype=np.float32)
+        return values
 
 
 def load(pack: Pack, side: Side, *, device: Device = "auto") -> Model:

@@ -141,7 +141,7 @@ class TextParams(Parameters):
         default=1000,
         ge=1,
         le=10_000,
-        description="Pieces of `split_by` in a chunk. Default: 1000 characters, 150 words, 8 sentences, 1 paragraph, page, section.",
+        description="Pieces of `split_by` in a chunk. Default: 1000 characters, 150 words, 8 sentences, else 1.",
     )
     chunk_overlap: int = Field(
         default=0, ge=0, le=5000, description="Pieces repeated from the chunk before; less than `chunk_size`."
