@@ -114,7 +114,7 @@ def test_mean_pooling_ignores_padding(models_folder: ModelStore, tmp_path: Path,
         def run(self, outputs: list[str], feed: Any) -> list[Any]:
             return [np.array([[[3.0, 4.0], [100.0, 100.0]]], dtype=np.float32)]
 
-    model = onnx.Model("fake", tower, Session(), on_gpu=False)  # type: ignore[arg-type]
+    model = onnx.Model("fake", tower, Session(), on_gpu=False)
     assert model.run({"attention_mask": np.array([[1, 0]])}).tolist() == [[pytest.approx(0.6), pytest.approx(0.8)]]
 
 
