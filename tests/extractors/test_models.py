@@ -60,6 +60,7 @@ def test_a_pinned_pack_needs_its_source_only_once(models_folder: ModelStore, tex
         ({"model": b"no model at all"}, "model.onnx cannot be loaded"),
         ({"tokenizer": b"{}"}, "tokenizer.json is no tokenizer"),
         ({"tokenizer_": "other.json"}, "manifest.json is wrong"),
+        ({"pooling": "mean"}, "needs the input attention_mask"),
         ({"modality": "video"}, "manifest.json is wrong (modality"),
         ({"outputs": {"embedding": ["float", [None, None]]}}, "must end in a fixed dimension"),
         ({"files": {"../model.onnx": "0" * 64}}, "manifest.json is wrong (files"),
