@@ -60,7 +60,8 @@ def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         arguments = f"""
             server -ip=127.0.0.1 -ip.bind=127.0.0.1 -dir={folder} -master.port={master} -master.volumeSizeLimitMB=256
             -master.telemetry=false -volume.port={volume} -volume.max=0 -filer -filer.port={filer}
-            -s3 -s3.port={s3} -s3.port.iceberg=0 -s3.config={config}
+            -filer.localSocket={folder}/f.sock -s3 -s3.port={s3} -s3.port.iceberg=0 -s3.port.lance=0 -s3.localSocket={folder}/s.sock
+            -s3.config={config}
         """
         return [weed, "-logdir", str(folder), *arguments.split()], f"http://127.0.0.1:{s3}"
 
@@ -166,7 +167,7 @@ def _running(command: Callable[[], tuple[list[str], str]], folder: Path, *, read
                 return
         finally:
             _stop(process)
-    pytest.skip(f"{Path(arguments[0]).name} did not start; its log ends: {log.read_text(errors='replace')[-500:]}")
+    pytest.fail(f"{Path(arguments[0]).name} did not start; its log ends: {log.read_text(errors='replace')[-500:]}")
 
 
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
