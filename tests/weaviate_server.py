@@ -46,10 +46,12 @@ class WeaviateServer:
         assert self._process is not None
         return self._process.pid
 
-    def start(self) -> None:
+    def start(self, *, async_indexing: bool = False) -> None:
+        """Returns when it answers. With `async_indexing` a search may miss what was written in the last seconds."""
         environment = {
             "PATH": os.environ.get("PATH", ""),
             "HOME": str(self._folder),
+            "ASYNC_INDEXING": str(async_indexing).lower(),
             "AUTHENTICATION_ANONYMOUS_ACCESS_ENABLED": "true",
             "CLUSTER_ADVERTISE_ADDR": "127.0.0.1",
             "CLUSTER_BIND_ADDR": "127.0.0.1",

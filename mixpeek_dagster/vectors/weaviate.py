@@ -195,7 +195,7 @@ class WeaviateIndex:
         raise AssertionError("unreachable")
 
     def _connected(self) -> weaviate.WeaviateClient:
-        """This process's client. A forked child makes its own: gRPC channels do not survive a fork.
+        """This process's client. A forked child makes its own; gRPC works there only if the parent had closed its client.
 
         Raises:
             VectorIndexError: nothing answers at the URL, or what answers refuses us.

@@ -86,7 +86,7 @@ def test_the_server_holds_the_whole_payload_and_the_columns(world: World, index:
     assert item.properties["collection_id"] == space.collection_id
     assert item.properties["created_at"].isoformat() == "2026-11-22T01:02:03+00:00"
     assert item.uuid == object_uuid(space, "doc_a")
-    assert np.asarray(item.vector[TEXT]) == pytest.approx(vector / np.linalg.norm(vector), abs=1e-5)
+    assert np.asarray(item.vector[TEXT]) == pytest.approx(vector, abs=1e-5)
     assert list(item.vector) == [TEXT]
 
 
@@ -207,7 +207,7 @@ def test_many_among_ids_are_asked_for_in_parts(world: World, index: WeaviateInde
     assert index.search(space, TEXT, some[0].vectors[TEXT], top_k=7, among=among) == whole
 
 
-def test_an_index_used_before_a_fork_works_in_the_child(
+def test_an_index_closed_before_a_fork_works_on_both_sides(
     weaviate_server: WeaviateServer, world: World, index: WeaviateIndex, tmp_path: Path
 ) -> None:
     space, some = world.space(), points(5)
@@ -220,6 +220,7 @@ from mixpeek_dagster.vectors.weaviate import WeaviateIndex
 space = Space(namespace_id={space.namespace_id!r}, collection_id={space.collection_id!r}, outputs={{{TEXT!r}: {DIM}}})
 index = WeaviateIndex({weaviate_server.url!r}, grpc_port={weaviate_server.grpc_port})
 assert index.count(space) == 5
+index.close()
 child = os.fork()
 if child == 0:
     found = index.search(space, {TEXT!r}, np.ones({DIM}, np.float32), top_k=9)
@@ -230,7 +231,7 @@ assert index.count(space) == 5
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=60)
 
 
-def test_a_server_killed_in_the_middle_of_a_write_loses_nothing_that_was_acknowledged(
+def test_a_server_killed_in_the_middle_of_a_write_keeps_what_it_acknowledged_and_takes_the_rest_again(
     weaviate_server: WeaviateServer, world: World, index: WeaviateIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(adapter, "BACKOFF_S", 0.1)
@@ -243,24 +244,30 @@ def test_a_server_killed_in_the_middle_of_a_write_loses_nothing_that_was_acknowl
         weaviate_server.kill()
         try:
             started = time.monotonic()
-            with pytest.raises(
-                VectorIndexError, match=f"documents of collection {space.collection_id} were not indexed"
-            ) as caught:
+            complaint = f"documents of collection {space.collection_id} were not indexed"
+            with pytest.raises(VectorIndexError, match=complaint) as caught:
                 writing.result()
             assert time.monotonic() - started < 60
         finally:
-            weaviate_server.start()
-    lost = set(caught.value.details["document_ids"])
-    acknowledged = {point.document_id for point in some} - lost
-    assert lost
-    assert {point.document_id for point in some[:500]} <= set(index.ids(space))
-    assert acknowledged <= set(index.ids(space))
-    index.upsert(space, [point for point in some if point.document_id in lost])
-    ids = list(index.ids(space))
-    assert sorted(ids) == [point.document_id for point in some]
-    assert index.count(space) == 4_000
-    for number in range(0, 4_000, 400):
-        assert index.search(space, TEXT, some[number].vectors[TEXT], top_k=1)[0].document_id == some[number].document_id
+            # Without asynchronous indexing the server loses vectors, though not objects, of its last second, and does not take
+            # them again either, because the objects are unchanged (docs/decisions/0003). A start with it repairs that.
+            weaviate_server.start(async_indexing=True)
+    try:
+        lost = set(caught.value.details["document_ids"])
+        assert lost
+        assert {point.document_id for point in some} - lost <= set(index.ids(space))
+        index.upsert(space, [point for point in some if point.document_id in lost])
+        assert sorted(index.ids(space)) == [point.document_id for point in some]
+        assert index.count(space) == 4_000
+        wanted = some[::50]
+        deadline = time.monotonic() + 60
+        while wanted and time.monotonic() < deadline:
+            found = [index.search(space, TEXT, point.vectors[TEXT], top_k=1)[0].document_id for point in wanted]
+            wanted = [point for point, document_id in zip(wanted, found, strict=True) if document_id != point.document_id]
+        assert not wanted
+    finally:
+        weaviate_server.kill()
+        weaviate_server.start()
 
 
 def test_a_stopped_server_is_reported_at_once_and_forgiven_when_it_is_back(
@@ -268,6 +275,7 @@ def test_a_stopped_server_is_reported_at_once_and_forgiven_when_it_is_back(
 ) -> None:
     space, some = world.space(), points(5)
     index.upsert(space, some)
+    time.sleep(3)  # the server writes its vector log a moment later
     weaviate_server.kill()
     try:
         for call in (
