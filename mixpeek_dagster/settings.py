@@ -30,6 +30,9 @@ class Settings:
         max_failed_ratio: a batch whose failed share is above it ends FAILED (`MIXPEEK_MAX_FAILED_RATIO`).
         allowed_hosts: hosts that URLs of tenants may name although they are not public (`MIXPEEK_ALLOWED_HOSTS`, commas).
         local_roots: folders that a `local` sync may read (`MIXPEEK_LOCAL_ROOTS`, separated as in PATH; default any).
+        ambient_credentials: a sync without credentials of its own may use this machine's (`MIXPEEK_AMBIENT_CREDENTIALS`, 1 or 0).
+        fsspec_protocols: protocols that a sync may use through fsspec, which checks no addresses and may use this machine's
+            credentials (`MIXPEEK_FSSPEC_PROTOCOLS`, commas; default none).
         secret_key: Fernet keys that encrypt stored credentials (`MIXPEEK_SECRET_KEY`, commas; default a 0600 file in `home`).
     """
 
@@ -45,6 +48,8 @@ class Settings:
     max_failed_ratio: float = 0.1
     allowed_hosts: frozenset[str] = frozenset()
     local_roots: tuple[Path, ...] = ()
+    ambient_credentials: bool = False
+    fsspec_protocols: frozenset[str] = frozenset()
     secret_key: str | None = field(default=None, repr=False)
 
     @classmethod
@@ -53,6 +58,7 @@ class Settings:
         home = Path(environ.get("MIXPEEK_HOME") or ".mixpeek").expanduser().absolute()
         hosts = environ.get("MIXPEEK_ALLOWED_HOSTS", "").split(",")
         roots = environ.get("MIXPEEK_LOCAL_ROOTS", "").split(os.pathsep)
+        protocols = environ.get("MIXPEEK_FSSPEC_PROTOCOLS", "").split(",")
         return cls(
             home=home,
             catalog_url=environ.get("MIXPEEK_CATALOG_URL") or f"sqlite:///{home / 'catalog.db'}",
@@ -66,5 +72,7 @@ class Settings:
             max_failed_ratio=float(environ.get("MIXPEEK_MAX_FAILED_RATIO") or 0.1),
             allowed_hosts=frozenset(host.strip() for host in hosts if host.strip()),
             local_roots=tuple(Path(root).expanduser().resolve() for root in roots if root),
+            ambient_credentials=environ.get("MIXPEEK_AMBIENT_CREDENTIALS", "").lower() in ("1", "true", "yes"),
+            fsspec_protocols=frozenset(name.strip() for name in protocols if name.strip()),
             secret_key=environ.get("MIXPEEK_SECRET_KEY") or None,
         )
