@@ -1,19 +1,19 @@
 """From a plan to Dagster definitions. Pure: reads nothing, writes nothing."""
 
-from collections.abc import Mapping
+from typing import Any
 
 import dagster as dg
 
 from mixpeek_dagster.definitions.assets import bucket_asset, collection_asset
 from mixpeek_dagster.definitions.plan import WarehousePlan
 from mixpeek_dagster.definitions.resources import WarehouseResource
-from mixpeek_dagster.definitions.sensors import sensors
+from mixpeek_dagster.definitions.sensors import Jobs, sensors
 from mixpeek_dagster.definitions.translator import Translator, job_names
 
 
-def build_jobs(plan: WarehousePlan, translator: Translator) -> Mapping[str, dg.UnresolvedAssetJobDefinition]:
+def build_jobs(plan: WarehousePlan, translator: Translator) -> Jobs:
     """Pipeline → the job that runs its batches, all tiers in one process."""
-    jobs: dict[str, dg.UnresolvedAssetJobDefinition] = {}
+    jobs: dict[str, Any] = {}
     for namespace in plan.namespaces:
         names = job_names(translator, namespace)
         for pipeline, collections in namespace.pipelines.items():

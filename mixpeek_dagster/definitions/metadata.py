@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from mixpeek_dagster.extractors.image import thumbnail
+from mixpeek_dagster.extractors.pictures import thumbnail
 from mixpeek_dagster.models.buckets import Bucket
 from mixpeek_dagster.models.collections import Collection
 from mixpeek_dagster.models.syncs import Counters

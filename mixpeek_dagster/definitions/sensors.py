@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import dagster as dg
 
@@ -18,6 +19,9 @@ from mixpeek_dagster.pipeline.batches import claim
 from mixpeek_dagster.pipeline.reconcile import RunState, reconcile, run_ended
 from mixpeek_dagster.pipeline.syncs import advance
 from mixpeek_dagster.pipeline.warehouse import Warehouse
+
+Jobs = Mapping[str, Any]
+"""Pipeline → asset job; Dagster does not export the type of one that is not resolved yet."""
 
 RUN_KEY_TAG = "dagster/run_key"
 _TICK_S = 20.0
@@ -72,7 +76,7 @@ def _why_not(status: str, next_pass_at: str | None, last_error: str | None) -> s
 
 
 def batch_sensor(
-    plan: WarehousePlan, jobs: Mapping[str, dg.AssetsDefinition | object], translator: Translator
+    plan: WarehousePlan, jobs: Jobs, translator: Translator
 ) -> dg.SensorDefinition:
     """Hands queued batches to runs: waits up to 20 s inside its tick, so a submitted batch is seen within 0.2 s.
 
@@ -81,7 +85,7 @@ def batch_sensor(
 
     @dg.sensor(
         name="batches",
-        jobs=list(jobs.values()) or None,  # type: ignore[arg-type]
+        jobs=list(jobs.values()) or None,
         minimum_interval_seconds=1,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Claims queued batches and starts their runs.",
@@ -156,10 +160,10 @@ def selection(claims: Sequence[Claim], plan: WarehousePlan, translator: Translat
     ]
 
 
-def _request(run_key: str, claims: Sequence[Claim], plan: WarehousePlan, job: object, translator: Translator) -> dg.RunRequest:
+def _request(run_key: str, claims: Sequence[Claim], plan: WarehousePlan, job: Any, translator: Translator) -> dg.RunRequest:
     return dg.RunRequest(
         run_key=run_key,
-        job_name=job.name,  # type: ignore[attr-defined]
+        job_name=job.name,
         partition_key=claims[0].part.partition_key if len(claims) == 1 else None,
         asset_selection=selection(claims, plan, translator),
         tags=wave_tags(claims),
@@ -211,7 +215,7 @@ def run_state(instance: dg.DagsterInstance, part: BatchPart) -> RunState:
     return _STATES.get(run.status, RunState.ALIVE)
 
 
-def sensors(plan: WarehousePlan, jobs: Mapping[str, object], translator: Translator) -> Iterator[dg.SensorDefinition]:
+def sensors(plan: WarehousePlan, jobs: Jobs, translator: Translator) -> Iterator[dg.SensorDefinition]:
     """Every sensor of the code location."""
     for namespace in plan.namespaces:
         for sync in namespace.syncs:

@@ -6,6 +6,9 @@ from enum import StrEnum
 
 Span = tuple[int, int]
 
+CHUNKING = "chunks 1"
+"""Goes up when any text is cut differently; part of a text extractor's fingerprint."""
+
 
 class SplitBy(StrEnum):
     """What a chunk is made of; `chunk_size` and `chunk_overlap` count these."""
@@ -45,8 +48,8 @@ def chunk(text: str, *, by: SplitBy, size: int, overlap: int = 0) -> Iterator[Sp
     """Spans of the chunks of `text`, in order: `size` pieces each, the first `overlap` of them repeated from the chunk before.
 
     Args:
-        size: pieces per chunk, at least 1. A chunk of characters may be up to half as long, to end where a paragraph, a sentence
-            or a word does.
+        size: pieces per chunk, at least 1. A chunk of characters may have only half of them, to end where a paragraph, a
+            sentence or a word does.
         overlap: less than `size`.
     """
     if by is SplitBy.NONE:

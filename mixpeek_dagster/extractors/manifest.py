@@ -106,6 +106,8 @@ class Manifest(_Value):
             raise ValueError(f"a text tower takes input_ids, and of the rest only {sorted(TOKEN_INPUTS)}")
         if "image" in self.towers and len(self.towers["image"].inputs) != 1:
             raise ValueError("an image tower takes one input")
+        if any(tower.pooling == "mean" and "attention_mask" not in tower.inputs for tower in self.towers.values()):
+            raise ValueError("pooling 'mean' needs the input attention_mask")
         return self
 
     @property

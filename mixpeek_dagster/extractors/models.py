@@ -84,7 +84,8 @@ class ModelStore:
                     if not destination.exists():
                         self._make(destination, fill)
             except OSError as error:
-                raise ModelError(f"Model packs cannot be kept in {self.folder}: {error}. Make the folder writable.") from error
+                message = f"Model packs cannot be kept in {self.folder}: {error}. Make room there, or name another folder."
+                raise ModelError(message) from error
         return Pack(destination, read_manifest((destination / "manifest.json").read_bytes(), pack=name))
 
     def _make(self, destination: Path, fill: Callable[[Path], None]) -> None:
@@ -95,11 +96,13 @@ class ModelStore:
         try:
             fill(part)
             onnx.check(Pack(part, read_manifest((part / "manifest.json").read_bytes(), pack=destination.name)))
-            os.rename(part, destination)
-        except BaseException:
+            try:
+                os.rename(part, destination)
+            except OSError:
+                if not destination.exists():  # else a process that does not see our lock was faster
+                    raise
+        finally:
             shutil.rmtree(part, ignore_errors=True)
-            if not destination.exists():  # else another process without our lock (a shared disk) was faster
-                raise
 
 
 def _location(uri: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from mixpeek_dagster.errors import BadRequest, ExtractionError
 from mixpeek_dagster.extractors import onnx
-from mixpeek_dagster.extractors.chunks import DEFAULT_SIZE, SplitBy, chunk
+from mixpeek_dagster.extractors.chunks import CHUNKING, DEFAULT_SIZE, SplitBy, chunk
 from mixpeek_dagster.extractors.extractor import Content, Input, Output, Packing, Unit, Vectors, fingerprint
 from mixpeek_dagster.extractors.models import ModelStore
 from mixpeek_dagster.extractors.parameters import Parameters
@@ -190,7 +190,7 @@ class TextExtractor:
         self.params = params
         self.towers = {"embedding": TextTower(models, params.model)}
         self.outputs = (Output(name="embedding", dim=self.towers["embedding"].dim),)
-        self.fingerprint = fingerprint(TextExtractor, params, self.towers["embedding"].identity)
+        self.fingerprint = fingerprint(TextExtractor, params, self.towers["embedding"].identity, CHUNKING)
 
     def load(self) -> None:
         self.towers["embedding"].model  # noqa: B018 - loads

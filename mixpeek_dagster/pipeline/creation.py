@@ -15,8 +15,9 @@ from mixpeek_dagster.models.filters import Filter
 from mixpeek_dagster.models.ids import BucketId, CollectionId, NamespaceId, SyncId, new_id
 from mixpeek_dagster.models.namespaces import Namespace, NamespaceCreate
 from mixpeek_dagster.models.syncs import ConnectionSpec, Sync, SyncCursor, SyncSpec, SyncStatus
-from mixpeek_dagster.pipeline.connections import make_connection
+from mixpeek_dagster.pipeline.connections import make_connection, open_config
 from mixpeek_dagster.pipeline.warehouse import Warehouse
+from mixpeek_dagster.storage.connect import open_source
 
 
 def create_namespace(records: Records, body: NamespaceCreate, *, now: str) -> Namespace:
@@ -181,6 +182,8 @@ def create_sync(records: Records, body: Mapping[str, Any], *, warehouse: Warehou
                 now=now,
             )
             spec = SyncSpec.model_validate({**(body.get("sync_config") or {}), "description": body.get("description")})
+            given = open_config(connection.config, secrets, settings=warehouse.settings)
+            open_source(connection.provider, given, source_path=spec.source_path, settings=warehouse.settings)
             records.syncs.add_connection(connection, body=connection.config, secrets=secrets)
         elif "connection_id" in body:
             connection, _ = records.syncs.connection(str(body["connection_id"]))

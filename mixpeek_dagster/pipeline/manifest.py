@@ -54,10 +54,20 @@ def read_manifest(file: Path) -> Manifest:
     import yaml
 
     try:
-        return Manifest.model_validate(yaml.safe_load(file.read_text()))
+        return absolute(Manifest.model_validate(yaml.safe_load(file.read_text())), file.resolve().parent)
     except (ValidationError, yaml.YAMLError, OSError) as error:
         words = validation_words(error) if isinstance(error, ValidationError) else str(error)
         raise Invalid(f"{file}: {words}") from error
+
+
+def absolute(manifest: Manifest, base: Path) -> Manifest:
+    """Local folders in a file are meant from where the file is."""
+    for bucket in manifest.buckets.values():
+        for sync in bucket.syncs.values():
+            config = sync.get("sync_config")
+            if sync.get("provider") == "local" and isinstance(config, dict) and not (sync.get("connection") or {}).get("root"):
+                config["source_path"] = str((base / str(config.get("source_path", ""))).resolve())
+    return manifest
 
 
 def apply(warehouse: Warehouse, manifest: Manifest) -> Applied:

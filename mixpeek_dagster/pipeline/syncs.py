@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from mixpeek_dagster.catalog import Records
 from mixpeek_dagster.catalog.syncs import KeyState
-from mixpeek_dagster.errors import BadListing, ProviderError
+from mixpeek_dagster.errors import BadListing, Invalid, MissingExtra, MixpeekError, ProviderError
 from mixpeek_dagster.models.buckets import Bucket
 from mixpeek_dagster.models.ids import SyncId, SyncJobId, new_id
 from mixpeek_dagster.models.syncs import Counters, Phase, Sync, SyncCursor, SyncMode, SyncStatus
@@ -54,7 +54,7 @@ def advance(warehouse: Warehouse, sync_id: SyncId, *, budget_s: float, force: bo
         bucket = records.buckets.get(sync.bucket_id, namespace_id=sync.namespace_id)
     try:
         return _Pass(warehouse, sync, bucket).run(deadline=time.monotonic() + budget_s)
-    except ProviderError as error:
+    except (ProviderError, Invalid, MissingExtra) as error:
         return _record_failure(warehouse, sync_id, error)
     finally:
         with warehouse.catalog.transaction() as records:
@@ -293,14 +293,23 @@ def _merge(
     return fresh, missing  # type: ignore[return-value]
 
 
-def _record_failure(warehouse: Warehouse, sync_id: SyncId, error: ProviderError) -> Progress:
+def _without_token(cursor: SyncCursor) -> SyncCursor:
+    """Where to go on when the provider does not take its token back: behind the last key, or, without an order, from the start."""
+    if cursor.token is None:
+        return cursor
+    return cursor.model_copy(update={"token": None, "after": None if cursor.unordered else cursor.after})
+
+
+def _record_failure(warehouse: Warehouse, sync_id: SyncId, error: MixpeekError) -> Progress:
     with warehouse.catalog.transaction() as records:
         sync = records.syncs.get(sync_id)
+        cursor = _without_token(sync.cursor) if isinstance(error, BadListing) else sync.cursor
         failures = sync.consecutive_failures + 1
         wait_s = min(5.0 * 2**failures, max(float(sync.spec.polling_interval_seconds), 300.0))
         records.syncs.save(
             sync_id,
             owner=warehouse.owner,
+            cursor=cursor.model_dump(mode="json"),
             consecutive_failures=failures,
             last_error=error.message[:1000],
             next_pass_at=warehouse.now(plus_s=wait_s),

@@ -18,11 +18,11 @@ def pieces(text: str, by: SplitBy, size: int, overlap: int = 0) -> list[str]:
     [
         (SplitBy.NONE, 1, " all of it. \n\n ", ["all of it."]),
         (SplitBy.WORDS, 2, "one two  three\nfour five", ["one two", "three\nfour", "five"]),
-        (SplitBy.SENTENCES, 1, 'He said "No." Then left! 3.5 km later…  End', ['He said "No."', "Then left!", "3.5 km later…", "End"]),
+        (SplitBy.SENTENCES, 1, 'So "No." Then left! 3.5 km on…  End', ['So "No."', "Then left!", "3.5 km on…", "End"]),
         (SplitBy.SENTENCES, 1, "今日は。明日は？", ["今日は。", "明日は？"]),
         (SplitBy.PARAGRAPHS, 1, "a\nb\n\nc\n \n\nd", ["a\nb", "c", "d"]),
         (SplitBy.PAGES, 1, "one\fno two\f\fthree", ["one", "no two", "three"]),
-        (SplitBy.MARKDOWN, 1, "intro\n# A\ntext\n```\n# no\n```\n## B\nmore", ["intro", "# A\ntext\n```\n# no\n```", "## B\nmore"]),
+        (SplitBy.MARKDOWN, 1, "intro\n# A\n```\n# no\n```\n## B\nmore", ["intro", "# A\n```\n# no\n```", "## B\nmore"]),
         (SplitBy.CHARACTERS, 20, "First sentence. Second one is longer.", ["First sentence.", "Second one is", "longer."]),
         (SplitBy.CHARACTERS, 4, "abcdefghij", ["abcd", "efgh", "ij"]),
     ],

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from mixpeek_dagster.extractors.catalogue import create
 from mixpeek_dagster.extractors.engine import extract, infer, lookahead, plan, prepare
 from mixpeek_dagster.extractors.extractor import Content, Input, Output, Packing, Unit
 from mixpeek_dagster.extractors.models import ModelStore
+from mixpeek_dagster.extractors.parameters import Parameters
 from mixpeek_dagster.testing import StubExtractor, StubParams
 
 from .conftest import texts
@@ -25,16 +26,21 @@ from .conftest import texts
 class Words:
     """A unit per word, whose vector is its length; counts calls and breaks on request."""
 
-    name, version, description = "words", "v1", "for tests"
-    accepts: Mapping[str, frozenset[str]] = {}
-    Params, fields, fingerprint = StubParams, {"text": "string"}, ""
+    name: ClassVar[str] = "words"
+    version: ClassVar[str] = "v1"
+    description: ClassVar[str] = "One unit per word, for tests."
+    accepts: ClassVar[Mapping[str, frozenset[str]]] = {"text": frozenset({"text"})}
+    Params: ClassVar[type[Parameters]] = StubParams
+    fields: ClassVar[Mapping[str, str]] = {"text": "string"}
+    fingerprint = ""
     outputs: Sequence[Output] = (Output(name="embedding", dim=2),)
 
-    def __init__(self, *, budget: int = 16, slack: float = 2.0) -> None:
+    def __init__(self, params: Any = None, *, models: Any = None, budget: int = 16, slack: float = 2.0) -> None:
         self.calls: list[list[str]] = []
         self._packing = Packing(budget=budget, slack=slack)
 
-    def load(self) -> None: ...
+    def load(self) -> None:
+        pass
 
     def packing(self, output: str) -> Packing:
         return self._packing
@@ -50,8 +56,7 @@ class Words:
         self.calls.append(list(payloads))
         if "boom" in payloads:
             raise ValueError("cannot embed boom")
-        rows = [[len(word), float("nan") if word == "nan" else 1] for word in payloads]
-        return np.array(rows, dtype=np.float32).reshape(len(payloads), 3 if "wide" in payloads else 2, -1).squeeze(-1)
+        return np.array([[len(word), float("nan") if word == "nan" else 1] for word in payloads], dtype=np.float32)
 
     def embed_query(self, query: str | bytes, *, output: str) -> Any:
         raise NotImplementedError
@@ -83,7 +88,7 @@ def test_a_vector_that_is_not_finite_is_an_error_of_its_object() -> None:
 
 
 def test_errors_of_decomposing_are_values() -> None:
-    given = [texts("fine")[0], texts("bug")[0], ProviderDown("gone for a moment")]
+    given: list[Any] = [texts("fine")[0], texts("bug")[0], ProviderDown("gone for a moment")]
     fine, bug, down = infer(Words(), prepare(Words(), given))
     assert fine.error is None
     assert isinstance(bug.error, ExtractionError)

@@ -60,6 +60,7 @@ def test_a_pinned_pack_needs_its_source_only_once(models_folder: ModelStore, tex
         ({"model": b"no model at all"}, "model.onnx cannot be loaded"),
         ({"tokenizer": b"{}"}, "tokenizer.json is no tokenizer"),
         ({"tokenizer_": "other.json"}, "manifest.json is wrong"),
+        ({"pooling": "mean"}, "needs the input attention_mask"),
         ({"modality": "video"}, "manifest.json is wrong (modality"),
         ({"outputs": {"embedding": ["float", [None, None]]}}, "must end in a fixed dimension"),
         ({"files": {"../model.onnx": "0" * 64}}, "manifest.json is wrong (files"),
@@ -114,7 +115,7 @@ def test_mean_pooling_ignores_padding(models_folder: ModelStore, tmp_path: Path,
         def run(self, outputs: list[str], feed: Any) -> list[Any]:
             return [np.array([[[3.0, 4.0], [100.0, 100.0]]], dtype=np.float32)]
 
-    model = onnx.Model("fake", tower, Session(), on_gpu=False)  # type: ignore[arg-type]
+    model = onnx.Model("fake", tower, Session(), on_gpu=False)
     assert model.run({"attention_mask": np.array([[1, 0]])}).tolist() == [[pytest.approx(0.6), pytest.approx(0.8)]]
 
 

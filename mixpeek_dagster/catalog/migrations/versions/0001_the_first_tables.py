@@ -155,6 +155,7 @@ def upgrade() -> None:
         sa.Column("body", JSON, nullable=False),
         sa.Column("document_count", sa.BigInteger(), nullable=False),
         sa.Column("last_seq", sa.BigInteger(), nullable=False),
+        sa.Column("removals", sa.BigInteger(), nullable=False),
         sa.Column("created_at", TEXT, nullable=False),
         sa.Column("updated_at", TEXT, nullable=False),
         sa.ForeignKeyConstraint(["namespace_id"], ["namespaces.namespace_id"], ondelete="CASCADE"),
