@@ -225,7 +225,7 @@ class _Matrix:
 
 
 def _similarities(rows: NDArray[np.float32], query: NDArray[np.float32], *, out: NDArray[np.float32]) -> None:
-    """`rows @ query`, in steps so small that the BLAS does not start threads: on a busy machine these made it five times slower."""
+    """`rows @ query`, in steps so small that the BLAS starts no threads: on a busy machine they made it five times slower."""
     step = max(1, _STEP_NUMBERS // query.shape[0])
     for start in range(0, len(rows), step):
         np.matmul(rows[start : start + step], query, out=out[start : start + step])

@@ -88,7 +88,7 @@ class VectorIndex(Protocol):
     """All writes are idempotent. Methods raise `VectorIndexError` naming the collection and, for partial failures, the documents.
 
     A space that nobody made or that was dropped is empty: reading it finds nothing, deleting from it does nothing.
-    Methods may be called from several threads. Before a fork, an index that was used has to be closed; it opens again by itself.
+    Methods may be called from several threads. An index may be opened before a fork, but not used on both sides of it.
     """
 
     @classmethod

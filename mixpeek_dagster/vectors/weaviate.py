@@ -149,7 +149,7 @@ class WeaviateIndex:
     def close(self) -> None:
         with self._lock:
             client, self._client = self._client, None
-        if client is not None and self._client_pid == os.getpid():
+        if client is not None and self._client_pid == os.getpid():  # a forked child must not touch its parent's
             client.close()
 
     def _write(self, space: Space, batch: Mapping[str, StoredObject]) -> list[tuple[str, str]]:
@@ -199,13 +199,15 @@ class WeaviateIndex:
         raise AssertionError("unreachable")
 
     def _connected(self) -> weaviate.WeaviateClient:
-        """This process's client. A forked child makes its own; gRPC works there only if the parent had closed its client.
+        """This process's client. gRPC that was used before a fork may hang in the child for ever, so the child is refused.
 
         Raises:
             VectorIndexError: nothing answers at the URL, or what answers refuses us.
         """
+        if self._client_pid not in (0, os.getpid()):
+            raise VectorIndexError("Weaviate was used before this process was forked: start workers with spawn instead of fork.")
         with self._lock:
-            if self._client is None or self._client_pid != os.getpid():
+            if self._client is None:
                 try:
                     self._reach(self._port)
                     self._client = self._connect()
