@@ -1,5 +1,7 @@
 """Buckets as observable source assets, collections as partitioned assets."""
 
+import time
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -19,9 +21,13 @@ from mixpeek_dagster.pipeline.extraction import StepReport, run_step
 from mixpeek_dagster.pipeline.syncs import Progress, advance
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 
+# Observing in the UI needs it; it has been "beta" since 2024 and its warning would be the first thing every user reads.
+warnings.filterwarnings("ignore", message=".*multi_observable_source_asset.*", category=dg.BetaWarning)
+
 POOL = "inference"
 PARTS_TAG = "mixpeek/parts"
 _PASS_S = 3600.0
+_LOG_EVERY_S = 5.0
 
 
 def bucket_asset(plan: NamespacePlan, bucket: Bucket, translator: Translator) -> dg.AssetsDefinition:
@@ -91,8 +97,14 @@ def _partition_keys(context: dg.AssetExecutionContext) -> Sequence[str]:
 
 
 def _run_part(context: dg.AssetExecutionContext, warehouse: Warehouse, key: str, collection: Collection) -> StepReport:
+    logged = time.monotonic()
+
     def progress(step: Step) -> None:
+        nonlocal logged
         warehouse.progress(step)
+        if time.monotonic() - logged < _LOG_EVERY_S:
+            return
+        logged = time.monotonic()
         context.log.info(
             f"{key}: {step.inputs} inputs, {step.documents} documents, {step.inferred} inferred, {step.failed} failed"
         )

@@ -27,6 +27,7 @@ from mixpeek_dagster.pipeline.warehouse import Warehouse
 
 PROCESS_TAG = "mixpeek/process"
 _SLICE_S = 5.0
+_WAVE_ITEMS = 1_000_000  # one process has nobody to share with
 
 
 @dataclass
@@ -144,7 +145,7 @@ class _OnePass:
                 self.instance.report_runless_asset_event(dg.AssetObservation(key, metadata=metadata, tags=tags))
 
     def _run_batches(self) -> None:
-        while waves := claim_waves(self.warehouse, self.plan):
+        while waves := claim_waves(self.warehouse, self.plan, wave_items=_WAVE_ITEMS):
             for run_key, claims in waves:
                 pipeline = self.plan.pipeline_of[claims[0].collection_ids[0]]
                 keys = [one.part.partition_key for one in claims]
@@ -156,6 +157,7 @@ class _OnePass:
                     partition_key=keys[0] if len(keys) == 1 else None,
                     asset_selection=selection(claims, self.plan, self.translator),
                     tags=tags,
+                    run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
                     raise_on_error=False,
                 )
                 self._collect({one.part.batch_id for one in claims})

@@ -75,9 +75,7 @@ def _why_not(status: str, next_pass_at: str | None, last_error: str | None) -> s
     return f"Next pass in {max(wait, 0):.0f} s." + (f" Last error: {last_error}" if last_error else "")
 
 
-def batch_sensor(
-    plan: WarehousePlan, jobs: Jobs, translator: Translator
-) -> dg.SensorDefinition:
+def batch_sensor(plan: WarehousePlan, jobs: Jobs, translator: Translator) -> dg.SensorDefinition:
     """Hands queued batches to runs: waits up to 20 s inside its tick, so a submitted batch is seen within 0.2 s.
 
     Batches that are waiting together, small enough, and in need of the same collections share one run.
@@ -111,8 +109,12 @@ def batch_sensor(
     return hand_out
 
 
-def claim_waves(warehouse: Warehouse, plan: WarehousePlan) -> list[tuple[str, list[Claim]]]:
-    """Claim what is queued, grouped into runs: (run key, parts). A retried part, and a large one, gets a run of its own."""
+def claim_waves(warehouse: Warehouse, plan: WarehousePlan, *, wave_items: int = _WAVE_ITEMS) -> list[tuple[str, list[Claim]]]:
+    """Claim what is queued, grouped into runs: (run key, parts). A retried part, and a large one, gets a run of its own.
+
+    Args:
+        wave_items: how many objects may share a run; more of them wait less, fewer spread over more processes.
+    """
     with warehouse.catalog.reading() as records:
         if not records.batches.has_queued():
             return []
@@ -127,7 +129,7 @@ def claim_waves(warehouse: Warehouse, plan: WarehousePlan) -> list[tuple[str, li
         open_waves: dict[tuple[str, ...], list[Claim]] = {}
         for one in claims:
             wave = open_waves.get(tuple(one.collection_ids))
-            joins = one.part.attempt == 1 and wave is not None and sum(c.items for c in wave) + one.items <= _WAVE_ITEMS
+            joins = one.part.attempt == 1 and wave is not None and sum(c.items for c in wave) + one.items <= wave_items
             if wave is not None and joins:
                 wave.append(one)
                 continue

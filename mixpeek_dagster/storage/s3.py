@@ -25,8 +25,9 @@ from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.content_types import guess_content_type
 from mixpeek_dagster.storage.egress import check_url
 from mixpeek_dagster.storage.http import Http, Request, body_stream, read_all
+from mixpeek_dagster.storage.places import Place
 from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
-from mixpeek_dagster.storage.s3_config import Endpoint, Place, S3Config, endpoint_of, place_of
+from mixpeek_dagster.storage.s3_config import Endpoint, S3Config, endpoint_of, place_of
 from mixpeek_dagster.storage.s3_credentials import CredentialSource, aws_session, credentials_of, discover_backblaze
 from mixpeek_dagster.storage.s3_errors import error_from
 from mixpeek_dagster.storage.s3_listing import parse_page, plain_etag
@@ -52,7 +53,6 @@ class S3Source:
         self._credentials = credentials
         self._http = http
         self._known_endpoint = endpoint
-        self._parent = len(place.prefix[: place.prefix.rfind("/") + 1].encode())
 
     @classmethod
     def connect(cls, config: S3Config, *, source_path: str, settings: Settings) -> "S3Source":
@@ -125,7 +125,7 @@ class S3Source:
             yield stream
 
     def relative(self, key: bytes) -> str:
-        return key[self._parent :].decode("utf-8", "surrogateescape")
+        return key[self.place.parent :].decode("utf-8", "surrogateescape")
 
     def location(self, key: bytes) -> str:
         return f"s3://{self.place.bucket}/{key.decode('utf-8', 'backslashreplace')}"
