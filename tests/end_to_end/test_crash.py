@@ -22,11 +22,11 @@ def inputs_done(home: Home) -> int:
         return sum(step.inputs for batch in batches for step in records.batches.steps(batch.batch_id))
 
 
-def is_running(home: Home) -> bool:
+def is_running(home: Home, *, attempt: int) -> bool:
     with home.warehouse.catalog.reading() as records:
         batches, _ = records.batches.page()
         parts = [part for batch in batches for part in records.batches.parts(batch.batch_id)]
-    return any(part.status is PartStatus.RUNNING for part in parts)
+    return any(part.status is PartStatus.RUNNING and part.attempt == attempt for part in parts)
 
 
 @pytest.mark.timeout(400)
@@ -35,11 +35,11 @@ def test_a_batch_survives_ten_kills_at_random_moments(tmp_path: Path) -> None:
     home.write_texts(OBJECTS)
     home.stub_library(sleep_s=0.02)
     rng = random.Random(20)
-    for _ in range(KILLS):
+    for kill in range(1, KILLS + 1):
         process = home.start("run", "--now")
-        while process.poll() is None and not is_running(home):
+        while process.poll() is None and not is_running(home, attempt=kill):
             time.sleep(0.02)
-        time.sleep(rng.uniform(0.0, 1.2))
+        time.sleep(rng.uniform(0.0, 1.5))
         assert process.poll() is None, "the batch ended before it could be killed: make it slower"
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
