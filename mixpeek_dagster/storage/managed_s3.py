@@ -105,8 +105,7 @@ class S3Blobs:
         if size is not None:
             if size > min(LARGEST_PUT, LARGEST_PUT if max_bytes is None else max_bytes):
                 raise Invalid(f"A file of {size} bytes is too large to be put in one request.")
-            params["ContentLength"] = size
-            headers["Content-Length"] = str(size)
+            params["ContentLength"] = size  # signed: another length is refused
         return self._presign("put_object", "PUT", params, headers, expires_s)
 
     def presign_get(self, key: str, *, expires_s: int, content_type: str = "", filename: str = "") -> Presigned:
