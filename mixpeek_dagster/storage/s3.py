@@ -202,7 +202,7 @@ def _make_addresses(endpoint: Endpoint, use_ssl: bool) -> Any:
         region_name=endpoint.region,
         endpoint_url=endpoint.url,
         use_ssl=use_ssl,
-        config=BotoConfig(signature_version=UNSIGNED, s3={"addressing_style": style}),
+        config=BotoConfig(signature_version=UNSIGNED, s3={"addressing_style": style, "us_east_1_regional_endpoint": "regional"}),
     )
 
 
