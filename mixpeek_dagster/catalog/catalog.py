@@ -1,0 +1,148 @@
+"""Opening the catalog, and transactions: the only way in.
+
+`with catalog.transaction() as records:` commits everything or nothing. SQLite runs in WAL mode with one writer at a time
+(`BEGIN IMMEDIATE`, waiting up to 60 s for its turn); Postgres relies on compare-and-set updates.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from mixpeek_dagster.catalog.batches import BatchRecords
+from mixpeek_dagster.catalog.buckets import BucketRecords
+from mixpeek_dagster.catalog.collections import CollectionRecords
+from mixpeek_dagster.catalog.documents import DocumentRecords
+from mixpeek_dagster.catalog.events import EventRecords
+from mixpeek_dagster.catalog.migrations import bring_up_to_date
+from mixpeek_dagster.catalog.namespaces import NamespaceRecords
+from mixpeek_dagster.catalog.objects import ObjectRecords
+from mixpeek_dagster.catalog.queries import register_functions
+from mixpeek_dagster.catalog.syncs import SyncRecords
+from mixpeek_dagster.errors import CatalogError
+
+SQLITE_PRAGMAS = (
+    "journal_mode=WAL",
+    "synchronous=NORMAL",
+    "busy_timeout=60000",
+    "foreign_keys=ON",
+    "cache_size=-32768",
+    "temp_store=MEMORY",
+)
+
+
+class Records:
+    """The records of one open transaction, by noun."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    @cached_property
+    def namespaces(self) -> NamespaceRecords:
+        return NamespaceRecords(self.connection)
+
+    @cached_property
+    def buckets(self) -> BucketRecords:
+        return BucketRecords(self.connection)
+
+    @cached_property
+    def syncs(self) -> SyncRecords:
+        return SyncRecords(self.connection)
+
+    @cached_property
+    def objects(self) -> ObjectRecords:
+        return ObjectRecords(self.connection)
+
+    @cached_property
+    def collections(self) -> CollectionRecords:
+        return CollectionRecords(self.connection)
+
+    @cached_property
+    def batches(self) -> BatchRecords:
+        return BatchRecords(self.connection)
+
+    @cached_property
+    def documents(self) -> DocumentRecords:
+        return DocumentRecords(self.connection)
+
+    @cached_property
+    def events(self) -> EventRecords:
+        return EventRecords(self.connection)
+
+
+class Catalog:
+    """A catalog at a SQLAlchemy URL, migrated to this version's tables when it is opened.
+
+    Raises:
+        CatalogError: it cannot be opened, or a statement failed for a reason outside the caller's data (disk full, lock not
+            granted, server gone). The transaction was rolled back; nothing of it is recorded.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.engine = _engine(url)
+        with _as_catalog_error(url):
+            bring_up_to_date(self.engine)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Records]:
+        """Read and write; committed when the block ends, rolled back when it raises."""
+        with _as_catalog_error(self.url), self.engine.begin() as connection:
+            yield Records(connection)
+
+    @contextmanager
+    def reading(self) -> Iterator[Records]:
+        """Read one consistent snapshot without keeping writers waiting."""
+        with _as_catalog_error(self.url), self.engine.connect().execution_options(reading=True) as connection:
+            yield Records(connection)
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def _engine(url: str) -> Engine:
+    if make_url(url).get_backend_name() != "sqlite":
+        return create_engine(url, pool_pre_ping=True, json_serializer=_dumps)
+    file = make_url(url).database
+    if file:
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, json_serializer=_dumps, connect_args={"timeout": 60, "cached_statements": 512})
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves
+        for pragma in SQLITE_PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
+        register_functions(connection)
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN" if connection.get_execution_options().get("reading") else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+@contextmanager
+def _as_catalog_error(url: str) -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError:
+        raise
+    except DBAPIError as error:
+        where = make_url(url).render_as_string(hide_password=True)
+        reason = str(error.orig).strip()
+        remedy = {
+            "database or disk is full": "Free space on that disk; everything committed before is kept.",
+            "database is locked": "Another process held the write lock for over 60 s; try again.",
+            "unable to open database file": "Check that the folder exists and may be written (MIXPEEK_HOME).",
+        }.get(reason, "Check that the database is reachable (MIXPEEK_CATALOG_URL) and try again.")
+        raise CatalogError(f"The catalog at {where} failed: {reason}. {remedy}") from error

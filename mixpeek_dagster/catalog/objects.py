@@ -1,0 +1,110 @@
+"""Records of objects."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
+
+from mixpeek_dagster.catalog import tables
+from mixpeek_dagster.catalog.rows import chunks
+from mixpeek_dagster.errors import NotFound
+from mixpeek_dagster.models.ids import BucketId, NamespaceId, ObjectId
+from mixpeek_dagster.models.objects import ObjectStatus, StoredObject
+
+_table = tables.objects
+
+
+class ObjectRecords:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(self, objects: Sequence[StoredObject]) -> None:
+        if objects:
+            self._connection.execute(insert(_table), [_row(stored) for stored in objects])
+
+    def put(self, objects: Sequence[StoredObject]) -> None:
+        """Replace objects that exist."""
+        if objects:
+            changeable = [
+                column.name for column in _table.c if column.name not in ("object_id", "namespace_id", "bucket_id", "created_at")
+            ]
+            statement = (
+                update(_table)
+                .where(_table.c.object_id == bindparam("_id"))
+                .values({name: bindparam(name) for name in changeable})
+            )
+            rows = [_row(stored) for stored in objects]
+            self._connection.execute(
+                statement, [{name: row[name] for name in changeable} | {"_id": row["object_id"]} for row in rows]
+            )
+
+    def get(self, object_id: str, *, namespace_id: NamespaceId, bucket_id: BucketId | None = None) -> StoredObject:
+        """By id inside a namespace (and bucket).
+
+        Raises:
+            NotFound: there is none.
+        """
+        query = select(_table).where(_table.c.object_id == object_id, _table.c.namespace_id == namespace_id)
+        if bucket_id is not None:
+            query = query.where(_table.c.bucket_id == bucket_id)
+        row = self._connection.execute(query).first()
+        if row is None:
+            raise NotFound(f"No object {object_id!r} in {bucket_id or namespace_id}.")
+        return _value(row)
+
+    def named(self, object_ids: Iterable[str]) -> dict[str, StoredObject]:
+        """The objects with these ids that exist, by id."""
+        found = {}
+        for chunk in chunks(list(object_ids)):
+            for row in self._connection.execute(select(_table).where(_table.c.object_id.in_(chunk))):
+                found[row.object_id] = _value(row)
+        return found
+
+    def by_unique_value(self, bucket_id: BucketId, unique_value: str) -> StoredObject | None:
+        row = self._connection.execute(
+            select(_table).where(_table.c.bucket_id == bucket_id, _table.c.unique_value == unique_value)
+        ).first()
+        return None if row is None else _value(row)
+
+    def ids_in_bucket(self, bucket_id: BucketId, *, limit: int | None = None) -> list[ObjectId]:
+        query = (
+            select(_table.c.object_id).where(_table.c.bucket_id == bucket_id).order_by(_table.c.created_at, _table.c.object_id)
+        )
+        return [ObjectId(row[0]) for row in self._connection.execute(query.limit(limit) if limit else query)]
+
+    def count(self, bucket_id: BucketId, *, status: ObjectStatus) -> int:
+        query = select(func.count()).where(_table.c.bucket_id == bucket_id, _table.c.status == status)
+        return self._connection.execute(query).scalar_one()
+
+    def set_status(self, object_ids: Sequence[str], status: ObjectStatus, *, now: str) -> None:
+        for chunk in chunks(object_ids):
+            done = update(_table).where(_table.c.object_id.in_(chunk)).values(status=status, error=None, updated_at=now)
+            self._connection.execute(done)
+
+    def fail(self, errors: dict[str, str], *, now: str) -> None:
+        """Set objects FAILED with their reasons."""
+        if errors:
+            statement = update(_table).where(_table.c.object_id == bindparam("_id"))
+            statement = statement.values(status=ObjectStatus.FAILED, error=bindparam("_error"), updated_at=now)
+            self._connection.execute(statement, [{"_id": object_id, "_error": error} for object_id, error in errors.items()])
+
+    def remove(self, object_ids: Sequence[str]) -> tuple[int, int]:
+        """Delete objects; how many there were and their bytes."""
+        count = size = 0
+        for chunk in chunks(object_ids):
+            found, bytes_ = self._connection.execute(
+                select(func.count(), func.coalesce(func.sum(_table.c.size_bytes), 0)).where(_table.c.object_id.in_(chunk))
+            ).one()
+            count, size = count + found, size + int(bytes_)
+            self._connection.execute(delete(_table).where(_table.c.object_id.in_(chunk)))
+        return count, size
+
+
+def _row(stored: StoredObject) -> dict[str, Any]:
+    row = stored.__dict__.copy()
+    row["blobs"] = [blob.model_dump(mode="json", exclude_defaults=True) for blob in stored.blobs]
+    return row
+
+
+def _value(row: Row[Any]) -> StoredObject:
+    return StoredObject(**row._mapping)

@@ -1,0 +1,52 @@
+"""From rows to values and back, and the two lookups every noun has: by id or name, and one page of a list."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import Column, ColumnElement, Connection, Row, Select, Table, func, or_, select
+from sqlalchemy.exc import IntegrityError
+
+from mixpeek_dagster.errors import AlreadyExists
+
+T = TypeVar("T")
+
+
+def find(
+    connection: Connection, table: Table, identifier: str, *, id: str, name: str | None = None, **scope: str
+) -> Row[Any] | None:
+    """The row whose id, or else whose name, is `identifier`, inside the scope (column name → value)."""
+    where: list[ColumnElement[bool]] = [table.c[column] == value for column, value in scope.items()]
+    match: ColumnElement[bool] = table.c[id] == identifier
+    if name is not None:
+        match = or_(match, table.c[name] == identifier)
+    rows = connection.execute(select(table).where(match, *where)).all()
+    by_id = [row for row in rows if row._mapping[id] == identifier]
+    return (by_id or rows or [None])[0]
+
+
+def insert_unique(connection: Connection, table: Table, values: Mapping[str, Any], *, taken: str) -> None:
+    """Insert one row.
+
+    Raises:
+        AlreadyExists: with the message `taken`, when a unique column holds the value already.
+    """
+    try:
+        with connection.begin_nested():
+            connection.execute(table.insert(), values)
+    except IntegrityError as error:
+        if "unique" in str(error.orig).lower():
+            raise AlreadyExists(taken) from error
+        raise
+
+
+def page(
+    connection: Connection, query: Select[Any], *, order: Sequence[Column[Any] | ColumnElement[Any]], limit: int, offset: int
+) -> tuple[Sequence[Row[Any]], int]:
+    """One page of a query and the number of rows in all."""
+    total = connection.execute(select(func.count()).select_from(query.order_by(None).subquery())).scalar_one()
+    return connection.execute(query.order_by(*order).limit(limit).offset(offset)).all(), total
+
+
+def chunks(items: Sequence[T], size: int = 500) -> Sequence[Sequence[T]]:
+    """The items in slices of `size`: SQLite and Postgres both limit the parameters of one statement."""
+    return [items[start : start + size] for start in range(0, len(items), size)]

@@ -1,0 +1,263 @@
+"""Records of connections and syncs, and of the keys each sync has registered.
+
+A sync's row is written only by the holder of its lock; a write by anybody else changes no row and raises `LockLost`.
+"""
+
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection as Database
+from sqlalchemy import Row, and_, bindparam, delete, func, insert, or_, select, update
+
+from mixpeek_dagster.catalog import tables
+from mixpeek_dagster.catalog.rows import chunks, find, insert_unique, page
+from mixpeek_dagster.errors import NotFound, Transient
+from mixpeek_dagster.models.ids import BucketId, ConnectionId, NamespaceId, SyncId, SyncJobId
+from mixpeek_dagster.models.syncs import Connection, Counters, Sync, SyncStatus
+
+_syncs, _keys, _jobs, _connections = tables.syncs, tables.source_keys, tables.sync_jobs, tables.connections
+
+
+class KeyState(IntEnum):
+    """LIVE has an object; MISSING was not listed and waits to be confirmed gone; REJECTED does not fit the bucket; ARCHIVED cannot be read."""
+
+    LIVE = 0
+    MISSING = 1
+    REJECTED = 2
+    ARCHIVED = 3
+
+
+class SourceKey(NamedTuple):
+    """One registered key. The first four fields are what a listing is compared with."""
+
+    key: bytes
+    size: int
+    etag: str
+    version: str
+    state: int
+    object_id: str | None
+    modified_at: float = 0.0
+    error: str | None = None
+
+
+class LockLost(Transient):
+    """Another process has taken the sync over; nothing of this step was recorded."""
+
+
+class SyncRecords:
+    def __init__(self, connection: Database) -> None:
+        self._connection = connection
+
+    # Connections
+
+    def add_connection(self, connection: Connection, *, body: dict[str, Any], secrets: str | None) -> None:
+        """`body` is the config without its secrets, `secrets` their ciphertext."""
+        row = connection.model_dump(exclude={"config"}) | {"body": body, "secrets": secrets}
+        taken = f"Connection name {connection.name!r} is taken; choose another."
+        insert_unique(self._connection, _connections, row, taken=taken)
+
+    def connection(self, identifier: str) -> tuple[Connection, str | None]:
+        """By id or name, with the ciphertext of its secrets.
+
+        Raises:
+            NotFound: there is none.
+        """
+        row = find(self._connection, _connections, identifier, id="connection_id", name="name")
+        if row is None:
+            raise NotFound(f"No connection {identifier!r}.")
+        fields = dict(row._mapping)
+        secrets = fields.pop("secrets")
+        return Connection(config=fields.pop("body"), **fields), secrets
+
+    def set_connection(self, connection_id: ConnectionId, *, body: dict[str, Any], secrets: str | None, now: str) -> None:
+        """Replace how a provider is reached."""
+        changed = {"body": body, "secrets": secrets, "updated_at": now}
+        self._connection.execute(update(_connections).where(_connections.c.connection_id == connection_id).values(changed))
+
+    # Syncs
+
+    def add(self, sync: Sync) -> None:
+        self._connection.execute(insert(_syncs), sync.model_dump(mode="json"))
+
+    def get(self, sync_id: str, *, namespace_id: NamespaceId | None = None, bucket_id: BucketId | None = None) -> Sync:
+        """By id.
+
+        Raises:
+            NotFound: there is none in that scope.
+        """
+        query = select(_syncs).where(_syncs.c.sync_id == sync_id)
+        if namespace_id is not None:
+            query = query.where(_syncs.c.namespace_id == namespace_id)
+        if bucket_id is not None:
+            query = query.where(_syncs.c.bucket_id == bucket_id)
+        row = self._connection.execute(query).first()
+        if row is None:
+            raise NotFound(f"No sync {sync_id!r}.")
+        return _value(row)
+
+    def all(self, bucket_id: BucketId | None = None) -> list[Sync]:
+        query = select(_syncs).order_by(_syncs.c.created_at, _syncs.c.sync_id)
+        if bucket_id is not None:
+            query = query.where(_syncs.c.bucket_id == bucket_id)
+        return [_value(row) for row in self._connection.execute(query)]
+
+    def is_due(self, sync_id: SyncId, *, now: str) -> bool:
+        """Whether a pass should start or go on now; one indexed row, for a sensor that asks often."""
+        return (
+            self._connection.execute(select(_syncs.c.sync_id).where(_syncs.c.sync_id == sync_id, _due(now))).first() is not None
+        )
+
+    def due(self, *, now: str) -> list[SyncId]:
+        return [SyncId(row[0]) for row in self._connection.execute(select(_syncs.c.sync_id).where(_due(now)))]
+
+    def set(self, sync_id: SyncId, *, now: str, **values: Any) -> None:
+        """Change what a user may change: spec, status, trigger, confirmation."""
+        self._connection.execute(update(_syncs).where(_syncs.c.sync_id == sync_id).values(updated_at=now, **values))
+
+    def lock(self, sync_id: SyncId, *, owner: str, now: str, until: str) -> bool:
+        """Take or keep the lock; False when another process holds it."""
+        free = or_(_syncs.c.locked_by.is_(None), _syncs.c.lock_expires_at < now, _syncs.c.locked_by == owner)
+        done = self._connection.execute(
+            update(_syncs).where(_syncs.c.sync_id == sync_id, free).values(locked_by=owner, lock_expires_at=until)
+        )
+        return done.rowcount == 1
+
+    def save(self, sync_id: SyncId, *, owner: str, **values: Any) -> None:
+        """Write the state of a pass, as its lock's holder.
+
+        Raises:
+            LockLost: the lock is not `owner`'s any more.
+        """
+        done = self._connection.execute(
+            update(_syncs).where(_syncs.c.sync_id == sync_id, _syncs.c.locked_by == owner).values(**values)
+        )
+        if done.rowcount != 1:
+            raise LockLost(f"Sync {sync_id} was taken over by another process; this step was not recorded.")
+
+    def unlock(self, sync_id: SyncId, *, owner: str | None = None) -> None:
+        """Give the lock back; without an owner, break it."""
+        where = [_syncs.c.sync_id == sync_id] + ([_syncs.c.locked_by == owner] if owner else [])
+        self._connection.execute(update(_syncs).where(*where).values(locked_by=None, lock_expires_at=None))
+
+    def remove(self, sync_id: SyncId) -> None:
+        self._connection.execute(delete(_keys).where(_keys.c.sync_id == sync_id))
+        self._connection.execute(delete(_syncs).where(_syncs.c.sync_id == sync_id))
+
+    # Passes
+
+    def add_job(self, job_id: SyncJobId, sync_id: SyncId, *, trigger: str, now: str) -> None:
+        row = {
+            "sync_job_id": job_id,
+            "sync_id": sync_id,
+            "status": "running",
+            "trigger": trigger,
+            "counters": {},
+            "started_at": now,
+        }
+        self._connection.execute(insert(_jobs), row | {"updated_at": now})
+
+    def save_job(self, job_id: SyncJobId, *, status: str, counters: Counters, now: str, error: str | None = None) -> None:
+        done = {"completed_at": now} if status != "running" else {}
+        values = {"status": status, "counters": counters.model_dump(), "updated_at": now, "error": error, **done}
+        self._connection.execute(update(_jobs).where(_jobs.c.sync_job_id == job_id).values(values))
+
+    def jobs(self, sync_id: SyncId, *, limit: int = 100, offset: int = 0) -> tuple[Sequence[Row[Any]], int]:
+        query = select(_jobs).where(_jobs.c.sync_id == sync_id)
+        return page(self._connection, query, order=[_jobs.c.started_at.desc()], limit=limit, offset=offset)
+
+    # Registered keys
+
+    def keys_between(self, sync_id: SyncId, after: bytes | None, upto: bytes | None) -> list[tuple[Any, ...]]:
+        """Registered keys in (after, upto], in byte order, as plain tuples of `SourceKey`'s first six fields.
+
+        The hottest read of the system (every key of every pass): it goes around SQLAlchemy's rows.
+        """
+        query = "SELECT key, size, etag, version, state, object_id FROM source_keys WHERE sync_id = {} AND key > {}"
+        values: list[Any] = [sync_id, after if after is not None else b""]
+        if upto is not None:
+            query += " AND key <= {}"
+            values.append(upto)
+        mark = "?" if self._connection.dialect.name == "sqlite" else "%s"
+        result = self._connection.exec_driver_sql(query.replace("{}", mark) + " ORDER BY key", tuple(values))
+        rows: list[tuple[Any, ...]] = result.cursor.fetchall()  # type: ignore[union-attr]
+        result.close()
+        return rows if mark == "?" else [(bytes(row[0]), *row[1:]) for row in rows]
+
+    def keys_named(self, sync_id: SyncId, keys: Iterable[bytes]) -> dict[bytes, tuple[Any, ...]]:
+        """The same tuples for these keys, where registered."""
+        wanted = (_keys.c.key, _keys.c.size, _keys.c.etag, _keys.c.version, _keys.c.state, _keys.c.object_id)
+        found: dict[bytes, tuple[Any, ...]] = {}
+        for chunk in chunks(list(keys)):
+            query = select(*wanted).where(_keys.c.sync_id == sync_id, _keys.c.key.in_(chunk))
+            found.update((bytes(row[0]), (bytes(row[0]), *row[1:])) for row in self._connection.execute(query))
+        return found
+
+    def put_keys(self, sync_id: SyncId, keys: Sequence[SourceKey], *, generation: int) -> None:
+        """Insert or replace registered keys."""
+        if not keys:
+            return
+        rows = [key._asdict() | {"sync_id": sync_id, "seen": generation} for key in keys]
+        if self._connection.dialect.name == "sqlite":
+            self._connection.execute(insert(_keys).prefix_with("OR REPLACE"), rows)
+        else:
+            from sqlalchemy.dialects.postgresql import insert as upsert
+
+            statement = upsert(_keys)
+            changed = {column.name: statement.excluded[column.name] for column in _keys.c if not column.primary_key}
+            self._connection.execute(statement.on_conflict_do_update(index_elements=["sync_id", "key"], set_=changed), rows)
+
+    def set_key_state(self, sync_id: SyncId, keys: Sequence[bytes], state: KeyState) -> None:
+        for chunk in chunks(keys):
+            self._connection.execute(update(_keys).where(_keys.c.sync_id == sync_id, _keys.c.key.in_(chunk)).values(state=state))
+
+    def mark_seen(self, sync_id: SyncId, keys: Sequence[bytes], *, generation: int) -> None:
+        if keys:
+            statement = update(_keys).where(_keys.c.sync_id == sync_id, _keys.c.key == bindparam("k")).values(seen=generation)
+            self._connection.execute(statement, [{"k": key} for key in keys])
+
+    def mark_unseen_missing(self, sync_id: SyncId, *, generation: int) -> int:
+        unseen = and_(_keys.c.sync_id == sync_id, _keys.c.seen < generation, _keys.c.state != KeyState.MISSING)
+        return self._connection.execute(update(_keys).where(unseen).values(state=KeyState.MISSING)).rowcount
+
+    def forget_missing(self, sync_id: SyncId) -> None:
+        """Take every key that waits to be confirmed gone back to LIVE: the pass that missed it was not to be trusted."""
+        missing = and_(_keys.c.sync_id == sync_id, _keys.c.state == KeyState.MISSING)
+        self._connection.execute(update(_keys).where(missing).values(state=KeyState.LIVE))
+
+    def missing(self, sync_id: SyncId, *, limit: int) -> list[SourceKey]:
+        query = (
+            select(_keys)
+            .where(_keys.c.sync_id == sync_id, _keys.c.state == int(KeyState.MISSING))
+            .order_by(_keys.c.key)
+            .limit(limit)
+        )
+        return [_key(row) for row in self._connection.execute(query)]
+
+    def count_keys(self, sync_id: SyncId) -> dict[KeyState, int]:
+        query = select(_keys.c.state, func.count()).where(_keys.c.sync_id == sync_id).group_by(_keys.c.state)
+        return {KeyState(state): count for state, count in self._connection.execute(query)}
+
+    def rejected(self, sync_id: SyncId, *, limit: int = 1000) -> list[SourceKey]:
+        query = select(_keys).where(_keys.c.sync_id == sync_id, _keys.c.error.is_not(None)).order_by(_keys.c.key).limit(limit)
+        return [_key(row) for row in self._connection.execute(query)]
+
+    def remove_keys(self, sync_id: SyncId, keys: Sequence[bytes]) -> None:
+        for chunk in chunks(keys):
+            self._connection.execute(delete(_keys).where(_keys.c.sync_id == sync_id, _keys.c.key.in_(chunk)))
+
+
+def _due(now: str) -> Any:
+    """A pass is under way, asked for, or its time has come; and the sync is neither paused nor done."""
+    free = or_(_syncs.c.locked_by.is_(None), _syncs.c.lock_expires_at < now)
+    asked = or_(_syncs.c.triggered_at.is_not(None), _syncs.c.next_pass_at <= now)
+    return and_(free, asked, _syncs.c.status.not_in([SyncStatus.SUSPENDED]))
+
+
+def _value(row: Row[Any]) -> Sync:
+    return Sync(**row._mapping)
+
+
+def _key(row: Row[Any]) -> SourceKey:
+    fields = row._mapping
+    return SourceKey(**{name: fields[name] for name in SourceKey._fields})._replace(key=bytes(fields["key"]))

@@ -1,0 +1,232 @@
+"""Syncs: how a bucket follows a place where other people's files are."""
+
+import fnmatch
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from enum import StrEnum
+from functools import cached_property, lru_cache
+from typing import Any, Literal, Self
+
+from pydantic import AliasChoices, ConfigDict, Field, field_validator, model_validator
+
+from mixpeek_dagster.models.buckets import mime_type_of
+from mixpeek_dagster.models.ids import BucketId, ConnectionId, NamespaceId, SyncId, SyncJobId
+from mixpeek_dagster.models.values import Lenient, Value
+
+
+class SyncMode(StrEnum):
+    """CONTINUOUS polls at an interval; INITIAL_ONLY makes one complete pass."""
+
+    CONTINUOUS = "continuous"
+    INITIAL_ONLY = "initial_only"
+
+
+_MODES = {"incremental": "continuous", "scheduled": "continuous", "one_time": "initial_only", "full": "initial_only"}
+
+
+class SyncStatus(StrEnum):
+    """PENDING never ran; SUSPENDED is paused; COMPLETED is an initial_only sync that is done."""
+
+    PENDING = "PENDING"
+    ACTIVE = "ACTIVE"
+    SUSPENDED = "SUSPENDED"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+
+
+@lru_cache(maxsize=512)
+def _glob(pattern: str) -> re.Pattern[str]:
+    """`*` stays inside a folder, `**` crosses folders; a pattern without `/` matches the file name in any folder."""
+    if "/" not in pattern:
+        return re.compile(r"(?:.*/)?" + fnmatch.translate(pattern), re.DOTALL)
+    parts = re.split(r"(\*\*/?|\*|\?)", pattern.lstrip("/"))
+    meaning = {"**/": r"(?:.*/)?", "**": r".*", "*": r"[^/]*", "?": r"[^/]"}
+    return re.compile("".join(meaning.get(part) or re.escape(part) for part in parts) + r"\Z", re.DOTALL)
+
+
+class FileFilters(Lenient):
+    """Which files of the source are taken. All given conditions must hold; no condition takes every file."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", ignored_types=(cached_property,))
+
+    include_patterns: Sequence[str] = Field(default=(), validation_alias=AliasChoices("include_patterns", "include"))
+    exclude_patterns: Sequence[str] = Field(default=(), validation_alias=AliasChoices("exclude_patterns", "exclude"))
+    extensions: Sequence[str] = ()
+    min_size_bytes: int | None = Field(default=None, ge=0)
+    max_size_bytes: int | None = Field(default=None, ge=0)
+    modified_after: datetime | None = None
+    modified_before: datetime | None = None
+    mime_types: Sequence[str] = ()
+
+    @field_validator("include_patterns", "exclude_patterns", "extensions", "mime_types", mode="before")
+    @classmethod
+    def _null_is_absent(cls, value: Any) -> Any:
+        return () if value is None else value
+
+    @cached_property
+    def is_empty(self) -> bool:
+        return not any(getattr(self, name) not in (None, ()) and getattr(self, name) != [] for name in type(self).model_fields)
+
+    def takes(self, path: str, *, size: int, modified_at: float, content_type: str) -> bool:
+        """Whether the file at `path` (below the sync's root) is taken; `modified_at` in unix seconds, 0 when unknown."""
+        if self.is_empty:
+            return True
+        if self.include_patterns and not any(_glob(pattern).match(path) for pattern in self.include_patterns):
+            return False
+        if any(_glob(pattern).match(path) for pattern in self.exclude_patterns):
+            return False
+        if self.extensions and not path.lower().endswith(tuple("." + e.lower().lstrip(".") for e in self.extensions)):
+            return False
+        if self.min_size_bytes is not None and size < self.min_size_bytes:
+            return False
+        if self.max_size_bytes is not None and size > self.max_size_bytes:
+            return False
+        if self.modified_after and modified_at and modified_at <= self.modified_after.timestamp():
+            return False
+        if self.modified_before and modified_at and modified_at >= self.modified_before.timestamp():
+            return False
+        mime = content_type if content_type and content_type != "application/octet-stream" else mime_type_of(path)
+        return not self.mime_types or any(fnmatch.fnmatchcase(mime, wanted) for wanted in self.mime_types)
+
+
+class ReconcileSettings(Lenient):
+    """What a pass may do with objects whose file is gone, changed, or no longer taken by the filters."""
+
+    on_delete: bool = True
+    on_update: bool = True
+    on_filter_drift: bool = True
+    re_extract_on_update: bool = True
+
+
+class SyncSpec(Lenient):
+    """What a user may say about a sync, in the seed's words or the SDK's."""
+
+    source_path: str = ""
+    sync_mode: SyncMode = SyncMode.CONTINUOUS
+    requested_sync_mode: str | None = None
+    polling_interval_seconds: int = Field(
+        default=300, ge=1, le=86400, validation_alias=AliasChoices("polling_interval_seconds", "polling_interval")
+    )
+    file_filters: FileFilters = FileFilters()
+    schema_mapping: dict[str, Any] | None = None
+    batch_chunk_size: int = Field(default=1000, ge=1, le=1000)
+    skip_batch_submission: bool = False
+    batch_collection_ids: Sequence[str] | None = None
+    skip_duplicates: bool = True
+    reconcile: ReconcileSettings = ReconcileSettings()
+    max_objects_per_run: int = Field(default=100_000, ge=1)
+    max_deleted_ratio: float = Field(default=0.2, ge=0, le=1)
+    description: str | None = None
+    metadata: dict[str, Any] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _words_of_both_dialects(cls, body: Any) -> Any:
+        if not isinstance(body, dict):
+            return body
+        body = {key: value for key, value in body.items() if value is not None}
+        mode = body.get("sync_mode")
+        if isinstance(mode, str) and not isinstance(mode, SyncMode):
+            body.setdefault("requested_sync_mode", mode)
+            body["sync_mode"] = _MODES.get(mode.lower(), mode.lower())
+        return body
+
+
+class ConnectionSpec(Value):
+    """How to reach a provider. `credentials` never leave the process: they are encrypted at rest and absent from every answer."""
+
+    provider: str
+    config: dict[str, Any] = Field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"ConnectionSpec(provider={self.provider!r})"
+
+
+class Connection(Value):
+    """A connection as recorded; `config` holds its secrets only inside the process that opened it."""
+
+    connection_id: ConnectionId
+    name: str
+    provider: str
+    config: dict[str, Any] = Field(repr=False)
+    status: str = "ACTIVE"
+    created_at: str
+    updated_at: str
+
+
+class Phase(StrEnum):
+    """Where a pass is: IDLE between passes, SCAN merging a sorted listing, SWEEP marking an unsorted one, DELETE at its end."""
+
+    IDLE = "idle"
+    SCAN = "scan"
+    SWEEP = "sweep"
+    DELETE = "delete"
+
+
+class Counters(Value):
+    """What a pass has seen and done so far. `bytes` counts the listed files that the filters take."""
+
+    listed: int = 0
+    new: int = 0
+    changed: int = 0
+    deleted: int = 0
+    unchanged: int = 0
+    skipped: int = 0
+    failed: int = 0
+    held: int = 0
+    pages: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+
+    def plus(self, **more: float) -> Self:
+        return self.model_copy(update={name: getattr(self, name) + value for name, value in more.items()})
+
+
+class SyncCursor(Value):
+    """How far a pass has come; saved in the same transaction as what it registered."""
+
+    phase: Phase = Phase.IDLE
+    generation: int = 0
+    after: str | None = None
+    token: str | None = None
+    config_hash: str = ""
+    counters: Counters = Counters()
+    job_id: SyncJobId | None = None
+    batch_number: int = 0
+    started_at: str | None = None
+    unordered: bool = False
+    confirmed_deletes: bool = False
+
+    @property
+    def after_key(self) -> bytes | None:
+        return None if self.after is None else bytes.fromhex(self.after)
+
+
+class Sync(Value):
+    """A sync as recorded."""
+
+    sync_id: SyncId
+    namespace_id: NamespaceId
+    bucket_id: BucketId
+    connection_id: ConnectionId
+    provider: str
+    spec: SyncSpec
+    status: SyncStatus
+    cursor: SyncCursor
+    next_pass_at: str | None
+    triggered_at: str | None = None
+    pending_full: bool = False
+    confirm_deletes: bool = False
+    locked_by: str | None = None
+    lock_expires_at: str | None = None
+    passes: int = 0
+    consecutive_failures: int = 0
+    last_pass_at: str | None = None
+    last_counters: Counters | None = None
+    last_error: str | None = None
+    created_at: str
+    updated_at: str
+
+
+Trigger = Literal["scheduled", "manual", "resume"]

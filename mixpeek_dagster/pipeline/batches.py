@@ -1,0 +1,251 @@
+"""The life of a batch: created, filled, submitted, claimed, run step by step, ended.
+
+Every function that writes takes the `records` of the caller's transaction, so a status never moves without what explains it.
+"""
+
+from collections.abc import Callable, Sequence
+
+from mixpeek_dagster.catalog import Records
+from mixpeek_dagster.catalog.batches import Claim
+from mixpeek_dagster.errors import BadRequest, MixpeekError, NotFound, Transient, WrongState
+from mixpeek_dagster.models.batches import Batch, BatchPart, BatchStatus, PartStatus, Step, fold, partition_key
+from mixpeek_dagster.models.collections import downstream_tiers
+from mixpeek_dagster.models.ids import BatchId, BucketId, CollectionId, NamespaceId, TaskId, new_id
+from mixpeek_dagster.models.objects import ObjectStatus
+from mixpeek_dagster.settings import Settings
+
+MAX_STALLS = 5
+
+
+class Superseded(Transient):
+    """The part was canceled, or a later run took it over: this run must stop and write nothing more."""
+
+
+def create_batch(
+    records: Records,
+    object_ids: Sequence[str],
+    *,
+    namespace_id: NamespaceId,
+    bucket_id: BucketId,
+    now: str,
+    collection_ids: Sequence[CollectionId] | None = None,
+) -> Batch:
+    """A DRAFT batch of these objects.
+
+    Raises:
+        NotFound: some objects do not exist in the bucket; nothing is created.
+    """
+    wanted = list(dict.fromkeys(object_ids))
+    known = records.objects.named(wanted)
+    unknown = [one for one in wanted if one not in known or known[one].bucket_id != bucket_id]
+    if unknown:
+        raise NotFound(f"{len(unknown)} objects are not in bucket {bucket_id}: {', '.join(unknown[:5])}.")
+    batch = Batch(
+        batch_id=BatchId(new_id("btch", length=12)),
+        namespace_id=namespace_id,
+        bucket_id=bucket_id,
+        status=BatchStatus.DRAFT,
+        collection_ids=collection_ids,
+        created_at=now,
+        updated_at=now,
+    )
+    records.batches.add(batch)
+    return records.batches.append_items(batch, wanted, now=now)
+
+
+def submit(records: Records, batch: Batch, *, settings: Settings, now: str) -> Batch:
+    """DRAFT → QUEUED: fix the tiers, cut the batch into parts and lay out their steps.
+
+    A bucket without a collection has nothing to extract: such a batch is COMPLETED at once, and says so.
+
+    Raises:
+        BadRequest: the batch has no items.
+        WrongState: it is not a DRAFT.
+    """
+    if batch.item_count == 0:
+        raise BadRequest(f"Batch {batch.batch_id} has no objects; add some before you submit it.")
+    every = records.collections.all(batch.namespace_id)
+    if batch.type == "BUCKET":
+        tiers = downstream_tiers(every, roots=[batch.bucket_id] if batch.bucket_id else [])
+        if batch.collection_ids is not None:
+            tiers = [[one for one in tier if one in batch.collection_ids] for tier in tiers]
+    else:
+        roots = list(batch.collection_ids or [])
+        below = downstream_tiers([one for one in every if one.collection_id not in roots], roots=roots)
+        tiers = [[CollectionId(one) for one in roots], *below]
+    tiers = [tier for tier in tiers if tier]
+    size = settings.max_objects_per_run
+    count = -(-batch.item_count // size)
+    changed = {
+        "dag_tiers": tiers,
+        "collection_ids": [one for tier in tiers for one in tier],
+        "task_id": batch.task_id or TaskId(new_id("task")),
+        "submitted_at": now,
+        "part_size": size,
+    }
+    queued = records.batches.move(batch, BatchStatus.QUEUED, now=now, **changed)
+    if not tiers:
+        return end(
+            records, queued, BatchStatus.COMPLETED, now=now, error="No collection reads from this bucket: nothing was extracted."
+        )
+    parts = [
+        BatchPart(
+            batch_id=batch.batch_id, part=n, partition_key=partition_key(batch.batch_id, n, count), status=PartStatus.QUEUED
+        )
+        for n in range(1, count + 1)
+    ]
+    steps = [
+        Step(batch_id=batch.batch_id, part=part.part, collection_id=collection_id, tier=tier, status=PartStatus.QUEUED)
+        for part in parts
+        for tier, collection_ids in enumerate(tiers)
+        for collection_id in collection_ids
+    ]
+    records.batches.add_parts(parts, steps)
+    return queued
+
+
+def claim(records: Records, *, limit: int, now: str, accepts: Callable[[Sequence[str]], bool] = lambda _: True) -> list[Claim]:
+    """Claim queued parts for Dagster, oldest first; those whose collections are not `accepts`ed yet stay queued."""
+    return records.batches.claim(limit=limit, now=now, accepts=accepts)
+
+
+def open_step(records: Records, key: str, collection_id: CollectionId, *, run_id: str, now: str) -> tuple[Batch, BatchPart, Step]:
+    """Begin, or go on with, one collection's way through a part; the batch is PROCESSING from here.
+
+    A part that has ended may be materialised again from the Dagster UI: its step starts from the beginning, its batch stays as it is.
+
+    Raises:
+        NotFound: the part does not exist, or has no step for the collection.
+    """
+    part = records.batches.part(key)
+    if part is None:
+        raise NotFound(f"Partition {key!r} belongs to no batch.")
+    batch = records.batches.get(part.batch_id)
+    steps = [one for one in records.batches.steps(part.batch_id, part=part.part) if one.collection_id == collection_id]
+    if not steps:
+        raise NotFound(f"Batch {part.batch_id} has no work for collection {collection_id}.")
+    current = steps[0]
+    if batch.status.is_terminal:
+        return batch, part, current.model_copy(update={"after": ""})
+    if records.batches.move_part(part, PartStatus.RUNNING, run_id=run_id, heartbeat_at=now):
+        part = part.model_copy(update={"status": PartStatus.RUNNING, "run_id": run_id})
+    if batch.status is BatchStatus.QUEUED:
+        batch = records.batches.move(batch, BatchStatus.PROCESSING, now=now, started_at=now)
+    if current.status is not PartStatus.COMPLETED:
+        current = current.model_copy(update={"status": PartStatus.RUNNING, "started_at": current.started_at or now})
+        records.batches.save_step(current)
+    return batch, part, current
+
+
+def advance_step(records: Records, batch: Batch, part: BatchPart, step: Step, *, run_id: str, now: str) -> None:
+    """Record a step's progress together with what it wrote.
+
+    Raises:
+        Superseded: the part is not this run's any more; the caller's transaction must not commit.
+    """
+    if batch.status.is_terminal:
+        return
+    if not records.batches.beat(part, run_id=run_id, now=now):
+        raise Superseded(f"Part {part.partition_key} was canceled or taken over by another run; run {run_id} stops.")
+    records.batches.save_step(step)
+
+
+def finish_step(
+    records: Records, batch: Batch, part: BatchPart, step: Step, *, run_id: str, settings: Settings, now: str
+) -> BatchStatus:
+    """End a step; with the last one the part ends, with the last part the batch. Returns the batch's status."""
+    done = step.model_copy(update={"status": PartStatus.COMPLETED, "completed_at": now})
+    advance_step(records, batch, part, done, run_id=run_id, now=now)
+    if batch.status.is_terminal or any(
+        not one.status.is_terminal for one in records.batches.steps(batch.batch_id, part=part.part)
+    ):
+        return batch.status
+    records.batches.move_part(part, PartStatus.COMPLETED, heartbeat_at=now)
+    _settle_objects(records, batch, part, now=now)
+    return settle(records, batch.batch_id, settings=settings, now=now).status
+
+
+def _settle_objects(records: Records, batch: Batch, part: BatchPart, *, now: str) -> None:
+    if batch.type != "BUCKET":
+        return
+    start = (part.part - 1) * batch.part_size
+    failed = {
+        failure.object_id: failure.error
+        for failure in records.batches.failures_of_part(batch.batch_id, part.part)
+        if failure.object_id
+    }
+    items = [item for _, item in records.batches.items(batch.batch_id, start=start, stop=start + batch.part_size)]
+    records.objects.set_status([item for item in items if item not in failed], ObjectStatus.COMPLETED, now=now)
+    records.objects.fail(failed, now=now)
+
+
+def settle(records: Records, batch_id: BatchId, *, settings: Settings, now: str) -> Batch:
+    """Fold the parts into the batch's status; ends the batch, with its event, when all of them have ended."""
+    batch = records.batches.get(batch_id)
+    parts = records.batches.parts(batch_id)
+    status = fold([part.status for part in parts])
+    if batch.status.is_terminal or not status.is_terminal:
+        return batch
+    failed = records.batches.failed_items(batch_id)
+    errors = [part.error for part in parts if part.error]
+    if status is BatchStatus.COMPLETED and batch.item_count and failed / batch.item_count > settings.max_failed_ratio:
+        status = BatchStatus.FAILED
+        errors = [
+            f"{failed} of {batch.item_count} objects failed, more than the allowed share of {settings.max_failed_ratio:.0%}."
+        ]
+    return end(records, batch, status, now=now, error="; ".join(errors)[:2000] or None)
+
+
+def end(records: Records, batch: Batch, status: BatchStatus, *, now: str, error: str | None = None) -> Batch:
+    """Take a batch to a terminal status, with its totals and its event in the same transaction."""
+    totals = records.batches.totals(batch.batch_id)
+    failed = records.batches.failed_items(batch.batch_id)
+    ended = records.batches.move(batch, status, now=now, documents_written=totals["documents"], failed_count=failed, error=error)
+    event = {BatchStatus.COMPLETED: "batch.completed", BatchStatus.FAILED: "batch.failed"}.get(status, "batch.canceled")
+    payload = {"batch_id": batch.batch_id, "status": status, "documents_written": totals["documents"], "failed_objects": failed}
+    records.events.add(
+        event,
+        namespace_id=batch.namespace_id,
+        resource=("batch", f"{batch.batch_id}"),
+        payload={**payload, "failure_reason": error, "completed_at": now},
+        now=now,
+    )
+    return ended
+
+
+def fail_part(records: Records, part: BatchPart, error: str, *, settings: Settings, now: str, retry: bool) -> Batch | None:
+    """A part's run ended without finishing it: queue it again, or fail it when `retry` is off or run after run records nothing.
+
+    None when the part had ended already: the last step of a run records the end itself, and must not be undone.
+    """
+    running = (PartStatus.CLAIMED, PartStatus.RUNNING)
+    if retry and part.stalls + 1 < MAX_STALLS:
+        again = {"run_id": None, "run_key": None, "error": None, "stalls": part.stalls + 1}
+        moved = records.batches.move_part(part, PartStatus.QUEUED, only_from=running, **again)
+        return records.batches.get(part.batch_id) if moved else None
+    if not records.batches.move_part(part, PartStatus.FAILED, only_from=running, error=error[:2000]):
+        return None
+    return settle(records, part.batch_id, settings=settings, now=now)
+
+
+def cancel(records: Records, batch_id: BatchId, *, namespace_id: NamespaceId | None = None, now: str) -> tuple[Batch, list[str]]:
+    """CANCELED, now; the run ids of parts that were running, for the caller to stop. Their next write finds itself superseded.
+
+    Raises:
+        WrongState: the batch has ended.
+    """
+    batch = records.batches.get(batch_id, namespace_id=namespace_id)
+    if batch.status.is_terminal:
+        raise WrongState(f"Batch {batch_id} is {batch.status}; only a batch that has not ended can be canceled.")
+    runs = []
+    for part in records.batches.parts(batch_id):
+        if not part.status.is_terminal and records.batches.move_part(part, PartStatus.CANCELED) and part.run_id:
+            runs.append(part.run_id)
+    return end(records, batch, BatchStatus.CANCELED, now=now), runs
+
+
+def failure_words(error: BaseException) -> tuple[str, str]:
+    """(type, message) of an error as a batch records it: our own errors speak for themselves, others say what they are."""
+    if isinstance(error, MixpeekError):
+        return error.code, error.message
+    return type(error).__name__, f"{type(error).__name__}: {error}"[:2000]

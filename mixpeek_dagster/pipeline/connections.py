@@ -1,0 +1,104 @@
+"""Connections: how to reach a provider, with its secrets encrypted at rest.
+
+A config's `credentials` are the secret part. A value may be `{"env": "MIXPEEK_…"}` instead, read from the environment when used.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mixpeek_dagster.errors import Invalid
+from mixpeek_dagster.models.ids import ConnectionId, new_id
+from mixpeek_dagster.models.syncs import Connection, ConnectionSpec
+from mixpeek_dagster.settings import Settings
+
+_ENV_PREFIX = "MIXPEEK_"
+
+
+def make_connection(
+    spec: ConnectionSpec, *, settings: Settings, now: str, name: str | None = None
+) -> tuple[Connection, str | None]:
+    """A connection to record, its body free of secrets, and the ciphertext of its credentials."""
+    connection_id = ConnectionId(new_id("conn"))
+    body = {key: value for key, value in spec.config.items() if key != "credentials"}
+    credentials = spec.config.get("credentials")
+    kind = credentials.get("type") if isinstance(credentials, Mapping) else None
+    if credentials:
+        body["credentials"] = {"type": kind} if kind else {}
+    secrets = _encrypt(json.dumps(credentials), settings) if credentials else None
+    connection = Connection(
+        connection_id=connection_id,
+        name=name or connection_id,
+        provider=spec.provider,
+        config=body,
+        created_at=now,
+        updated_at=now,
+    )
+    return connection, secrets
+
+
+def open_config(body: Mapping[str, Any], secrets: str | None, *, settings: Settings) -> dict[str, Any]:
+    """The whole config, secrets decrypted and `{"env": …}` references read.
+
+    Raises:
+        Invalid: a referenced variable is unset or not allowed, or the key that encrypted the secrets is gone.
+    """
+    config = {key: value for key, value in body.items() if key != "credentials"}
+    if secrets is not None:
+        config["credentials"] = _resolve(json.loads(_decrypt(secrets, settings)))
+    return config
+
+
+def _resolve(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    if set(value) == {"env"}:
+        name = str(value["env"])
+        if not name.startswith(_ENV_PREFIX):
+            raise Invalid(f"Credentials may only name environment variables that start with {_ENV_PREFIX}, not {name!r}.")
+        if name not in os.environ:
+            raise Invalid(f"Environment variable {name}, which the credentials name, is not set for this process.")
+        return os.environ[name]
+    return {key: _resolve(inner) for key, inner in value.items()}
+
+
+def _fernet(settings: Settings) -> Any:
+    from cryptography.fernet import Fernet, MultiFernet
+
+    keys = [key.strip() for key in (settings.secret_key or "").split(",") if key.strip()]
+    return MultiFernet([Fernet(key) for key in keys or [_own_key(settings.home / "secret.key")]])
+
+
+def _own_key(file: Path) -> str:
+    """The key kept beside the catalog, made on first use: readable by its owner only, and never replaced."""
+    from cryptography.fernet import Fernet
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if not file.exists():
+        draft = file.with_suffix(f".{os.getpid()}")
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
+            stream.write(Fernet.generate_key())
+            stream.flush()
+            os.fsync(stream.fileno())
+        try:
+            os.link(draft, file)
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    return file.read_text()
+
+
+def _encrypt(text: str, settings: Settings) -> str:
+    return str(_fernet(settings).encrypt(text.encode()).decode())
+
+
+def _decrypt(ciphertext: str, settings: Settings) -> str:
+    from cryptography.fernet import InvalidToken
+
+    try:
+        return str(_fernet(settings).decrypt(ciphertext.encode()).decode())
+    except InvalidToken as error:
+        raise Invalid("Stored credentials cannot be decrypted: set MIXPEEK_SECRET_KEY to the key that encrypted them.") from error
