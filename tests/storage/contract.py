@@ -2,6 +2,7 @@
 put and delete files behind its back."""
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -201,6 +202,21 @@ class ProviderContract:
         world.put(b"x/b.txt", b"x")
         assert sorted(world.source.relative(entry.key) for entry in listing(world.source)) == ["x/a.txt", "x/b.txt"]
         assert len({world.source.location(entry.key) for entry in listing(world.source)}) == 2
+
+    def test_a_source_is_shared_between_threads(self, world: World) -> None:
+        for number in range(12):
+            world.put(b"f%02d.txt" % number, b"%02d" % number)
+
+        def read_all(limit: int) -> list[bytes]:
+            found = []
+            for entry in listing(world.source, limit=limit):
+                with world.source.open(entry.key, if_match=entry) as stream:
+                    found.append(stream.read())
+            return sorted(found)
+
+        with ThreadPoolExecutor(4) as threads:
+            for found in threads.map(read_all, [2, 3, 5, 12]):
+                assert found == [b"%02d" % number for number in range(12)]
 
     def test_check_reads_a_file(self, world: World) -> None:
         world.put(b"a.txt", b"x")

@@ -302,3 +302,25 @@ def test_a_file_replaced_since_the_listing_is_changed(stub: Stub, server: Script
     stub.put(b"a.txt", b"two")
     with pytest.raises(Changed), source.open(old.key, if_match=old):
         pass
+
+
+def test_a_file_that_was_just_uploaded_is_waited_for(stub: Stub) -> None:
+    stub.put(b"a.txt", b"one")
+    unready = [2]
+    waits: list[float] = []
+
+    def answer(asked: Asked) -> Answer:
+        if asked.path.endswith("/content") and unready[0]:
+            unready[0] -= 1
+            return Answer(202, b"", {"Retry-After": "2"})
+        return stub.answer(asked)
+
+    with scripted(answer) as server:
+        source = source_of(server, waits=waits)
+        (entry,) = listing(source)
+        with source.open(entry.key, if_match=entry) as stream:
+            assert stream.read() == b"one"
+        assert waits == [2, 2]
+        unready[0] = 100
+        with pytest.raises(ProviderDown, match="not ready"), source.open(entry.key):
+            pass

@@ -15,7 +15,7 @@ import urllib3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpeek_dagster.errors import AlreadyExists, Forbidden, Invalid
+from mixpeek_dagster.errors import AccessDenied, AlreadyExists, Forbidden, Invalid, ProviderDown
 from mixpeek_dagster.storage.blobs import BlobStore, check_key, safe_name, upload_key
 from mixpeek_dagster.storage.managed import LocalBlobs, Permission, sign, verify
 from mixpeek_dagster.storage.managed_s3 import S3Blobs
@@ -282,6 +282,16 @@ def test_a_presigned_put_takes_just_what_was_signed_and_only_once(seaweedfs: S3S
     assert send(reading.url + "x", None, "GET").status == 403
     with pytest.raises(Invalid):
         blobs.presign_put("up/y.png", expires_s=60, size=10, max_bytes=9)
+
+
+def test_a_wrong_key_of_the_bucket_is_denied(seaweedfs: S3Server) -> None:
+    endpoint = Endpoint(seaweedfs.url, seaweedfs.region, path_style=True)
+    blobs = S3Blobs("any", endpoint=endpoint, access_key_id=seaweedfs.access_key_id, secret_access_key="wrong")
+    with pytest.raises(AccessDenied):
+        blobs.put("a.bin", io.BytesIO(b"x"))
+    off = S3Blobs("any", endpoint=endpoint._replace(url="http://127.0.0.1:9"), access_key_id="a", secret_access_key="b")
+    with pytest.raises(ProviderDown):
+        off.put("a.bin", io.BytesIO(b"x"))
 
 
 # Names
