@@ -97,7 +97,7 @@ class FakeWorld:
         repeats: every page but the first begins with so many entries of the one before.
         hidden: files that are there but are not listed: an eventual or a truncated listing.
         refuses_tokens: a token is answered with `BadListing`, as by a provider that forgot it.
-        endless: a listing goes round in circles instead of ending: `same` empty page, or `cycle` over all pages.
+        endless: a listing never ends: it repeats the `same` empty page, or goes in a `cycle` over all pages, with `fresh` tokens even.
         before: called with the method's name ahead of every call; what it raises is the provider's failure.
         calls: how often each method was called.
     """
@@ -108,7 +108,7 @@ class FakeWorld:
     repeats: int = 0
     hidden: set[bytes] = field(default_factory=set)
     refuses_tokens: bool = False
-    endless: Literal["same", "cycle"] | None = None
+    endless: Literal["same", "cycle", "fresh"] | None = None
     before: Callable[[str], None] = lambda _: None
     calls: Counter[str] = field(default_factory=Counter)
     writes: int = 0
@@ -151,7 +151,7 @@ class FakeSource:
             raise BadListing(f"{self.uri} does not know the token of its own page.")
         in_order = world.order == "bytes"
         sort: Callable[[bytes], bytes] = (lambda key: key) if in_order else (lambda key: hashlib.md5(key).digest())  # noqa: S324
-        start = bytes.fromhex(token) if token is not None else (after or b"") if in_order else b""
+        start = bytes.fromhex(token.partition("#")[0]) if token is not None else (after or b"") if in_order else b""
         known = sorted((sort(key), entry) for key, (entry, _) in world.files.items() if key not in world.hidden)
         left = [(place, entry) for place, entry in known if place > start or (not start and not place)]
         size = min(limit, world.page_size)
@@ -159,11 +159,12 @@ class FakeSource:
         entries = [entry for _, entry in page]
         if start and world.repeats:
             entries = [entry for place, entry in known if place <= start][-world.repeats :] + entries
-        if world.endless == "same" and not page:
-            return Page([], token or "00")
-        if len(left) > size or (world.endless == "cycle" and page):
-            return Page(entries, page[-1][0].hex() if len(left) > size else "")
-        return Page(entries, "" if world.endless == "cycle" else None)
+        if world.endless == "same":
+            return Page(entries, page[-1][0].hex() if page else token or "")
+        nonce = f"#{world.calls['list']}" if world.endless == "fresh" else ""
+        if len(left) > size:
+            return Page(entries, page[-1][0].hex() + nonce)
+        return Page(entries, nonce if world.endless else None)
 
     def head(self, key: bytes) -> Entry | None:
         found = self._called("head").files.get(key)

@@ -210,7 +210,11 @@ class Counters(Value):
 
 
 class SyncCursor(Value):
-    """How far a pass has come; saved in the same transaction as what it registered."""
+    """How far a pass has come; saved in the same transaction as what it registered.
+
+    `config_hash` is the configuration of the last complete pass, `pass_hash` that of the one under way. `idle_pages` counts the pages
+    in a row that named no file which this pass had not seen; `landmark` is an earlier token, which never comes again.
+    """
 
     phase: Phase = Phase.IDLE
     generation: int = 0
@@ -219,7 +223,9 @@ class SyncCursor(Value):
     config_hash: str = ""
     counters: Counters = Counters()
     job_id: SyncJobId | None = None
-    batch_number: int = 0
+    pass_hash: str = ""
+    idle_pages: int = 0
+    landmark: str | None = None
     started_at: str | None = None
     unordered: bool = False
     confirmed_deletes: bool = False
