@@ -1,7 +1,7 @@
 """Files behind any fsspec filesystem (SFTP, SMB, WebHDFS, Hugging Face, …): `fsspec+<protocol>`.
 
-The general way, for what has no file of its own. Folders are listed one by one and walked in order, so keys come in byte order. What
-an address may be is not checked here (each filesystem has its own client), so the operator allows protocols by name.
+The general way, for what has no file of its own. Folders are listed one by one and walked in order, so keys come in byte order.
+Addresses are not checked here (each filesystem has its own client), so the operator allows protocols by name.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, BinaryIO, cast
 
-import fsspec  # type: ignore[import-untyped]  # fsspec ships no types
+import fsspec
 from pydantic import BaseModel, ConfigDict, Field
 
 from mixpeek_dagster.errors import AccessDenied, Changed, Invalid, MixpeekError, ProviderDown
