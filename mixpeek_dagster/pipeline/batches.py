@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from mixpeek_dagster.catalog import Records
 from mixpeek_dagster.catalog.batches import Claim
 from mixpeek_dagster.errors import BadRequest, MixpeekError, NotFound, Transient, WrongState
-from mixpeek_dagster.models.batches import Batch, BatchPart, BatchStatus, PartStatus, Step, fold, partition_key
+from mixpeek_dagster.models.batches import Batch, BatchPart, BatchStatus, DedupStrategy, PartStatus, Step, fold, partition_key
 from mixpeek_dagster.models.collections import downstream_tiers
 from mixpeek_dagster.models.ids import BatchId, BucketId, CollectionId, NamespaceId, TaskId, new_id
 from mixpeek_dagster.models.objects import ObjectStatus
@@ -29,6 +29,7 @@ def create_batch(
     bucket_id: BucketId,
     now: str,
     collection_ids: Sequence[CollectionId] | None = None,
+    dedup: DedupStrategy = "skip",
 ) -> Batch:
     """A DRAFT batch of these objects.
 
@@ -45,6 +46,7 @@ def create_batch(
         namespace_id=namespace_id,
         bucket_id=bucket_id,
         status=BatchStatus.DRAFT,
+        dedup_strategy=dedup,
         collection_ids=collection_ids,
         created_at=now,
         updated_at=now,

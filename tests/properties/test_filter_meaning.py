@@ -41,8 +41,6 @@ from mixpeek_dagster.errors import Invalid
 from mixpeek_dagster.models.comparison import candidates, distance_m, point_of, search_matches, sort_key, value_at
 from mixpeek_dagster.models.filters import Filter
 
-pytest_plugins = ["tests.postgres"]
-
 EXAMPLES = int(os.environ.get("MIXPEEK_EXAMPLES", "60"))
 thorough = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 
