@@ -77,7 +77,7 @@ class Reader:
         self._filter = Filter.parse((collection.source.source_filters or {}).get("filters"))
         self._syncs: dict[SyncId, Sync] = {}
         first = any(collection.collection_id in tier for tier in batch.dag_tiers[:1])
-        self._reads_items = first or collection.source.type == "bucket"
+        self._reads_items = collection.source.type == "bucket" or (batch.type == "COLLECTION" and first)
 
     def windows(self, after: str) -> Iterator[list[Item]]:
         """Items in order, up to `WINDOW` at a time; what is gone meanwhile, filtered out or done before comes marked as skipped."""
@@ -112,6 +112,11 @@ class Reader:
                         one.skip = "deleted since the batch was made"
                     elif one.item_id in done:
                         one.skip = "has documents already"
+            seen: set[str] = set()
+            for one in items:
+                if one.item_id in seen and one.skip is None:
+                    one.skip = "is in this batch already"
+                seen.add(one.item_id)
             return self._filtered(items)
 
     def _done_before(self, records: Any, objects: Mapping[str, StoredObject]) -> set[str]:
