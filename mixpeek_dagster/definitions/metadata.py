@@ -43,7 +43,7 @@ def step_metadata(collection: Collection, report: StepReport, *, thumbnails: boo
         "failed": step.failed,
         "seconds": round(step.seconds, 3),
         "documents_per_second": round(step.documents / step.seconds, 2) if step.seconds else 0.0,
-        "bytes": report.bytes,
+        "bytes": report.input_bytes,
     }
     for vector in collection.vectors:
         metadata[f"dimensions/{vector.output}"] = vector.dim
