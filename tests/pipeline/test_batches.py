@@ -9,11 +9,11 @@ from mixpeek_dagster.errors import BadRequest, NotFound, WrongState
 from mixpeek_dagster.models.batches import Batch, BatchStatus, PartStatus
 from mixpeek_dagster.models.ids import BucketId
 from mixpeek_dagster.models.objects import ObjectStatus
-from mixpeek_dagster.pipeline.batches import MAX_ATTEMPTS, Superseded, cancel, create_batch, fail_part, open_step, submit
+from mixpeek_dagster.pipeline.batches import MAX_STALLS, Superseded, cancel, create_batch, fail_part, open_step, submit
 from mixpeek_dagster.pipeline.extraction import run_step
 from mixpeek_dagster.pipeline.removal import remove_objects
 from mixpeek_dagster.pipeline.warehouse import Warehouse
-from tests.pipeline.worlds import NOW, Clock, Library
+from tests.pipeline.worlds import NOW, Clock, Library, windows_of
 
 
 def texts(count: int, *, bad: int = 0) -> dict[str, str]:
@@ -112,7 +112,16 @@ def test_without_a_collection_a_batch_completes_at_once_and_says_so(library: Lib
     assert events(library) == [("batch.completed", batch.batch_id)]
 
 
-@pytest.mark.parametrize("count", [1, 255, 256, 257, 512, 513])
+@pytest.mark.parametrize("count", [1, 255, 256, 257, 512])
+def test_the_bounds_of_a_fixed_window_are_kept(library: Library, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    windows_of(monkeypatch, 256)
+    library.submit(library.add_objects(texts(count)))
+    (report,) = library.run()
+    assert report.step.documents == len(library.documents()) == count
+    library.assert_exact()
+
+
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 191, 192, 193, 449])
 def test_window_boundaries_neither_lose_nor_double_objects(library: Library, count: int) -> None:
     batch = library.submit(library.add_objects(texts(count)))
     (report,) = library.run()
@@ -204,15 +213,15 @@ def test_an_object_that_failed_is_well_after_it_was_mended(warehouse: Warehouse,
     library.assert_exact()
 
 
-def test_a_retryable_failure_is_tried_three_times(library: Library) -> None:
+def test_a_retryable_failure_is_tried_until_it_stalled_too_often(library: Library) -> None:
     batch = library.submit(library.add_objects(texts(1)))
-    for attempt in range(1, MAX_ATTEMPTS + 1):
+    for attempt in range(1, MAX_STALLS + 1):
         (claimed,) = library.claim()
         assert claimed.part.attempt == attempt
         with library.warehouse.catalog.transaction() as records:
             fail_part(records, claimed.part, f"try {attempt}", settings=library.warehouse.settings, now=NOW, retry=True)
     assert library.claim() == []
-    assert (library.batch(batch).status, library.batch(batch).error) == (BatchStatus.FAILED, "try 3")
+    assert (library.batch(batch).status, library.batch(batch).error) == (BatchStatus.FAILED, f"try {MAX_STALLS}")
 
 
 # Interruptions
@@ -244,7 +253,7 @@ def kill_at(library: Library, monkeypatch: pytest.MonkeyPatch, commit: int, *, a
 def test_a_killed_run_is_resumed_without_loss_or_repetition(
     library: Library, monkeypatch: pytest.MonkeyPatch, commit: int, after: bool
 ) -> None:
-    monkeypatch.setattr("mixpeek_dagster.pipeline.reading.WINDOW", 10)
+    windows_of(monkeypatch, 10)
     embedded: list[bytes] = []
     real_embed = type(library.warehouse.extractor(library.passages.feature_extractor)).embed  # type: ignore[attr-defined]
 
@@ -273,7 +282,7 @@ def test_a_killed_run_is_resumed_without_loss_or_repetition(
 
 
 def test_a_run_that_was_taken_over_writes_nothing_more(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mixpeek_dagster.pipeline.reading.WINDOW", 10)
+    windows_of(monkeypatch, 10)
     batch = library.submit(library.add_objects(texts(30)))
     key, _ = start(library)
     with library.warehouse.catalog.transaction() as records:
@@ -295,7 +304,7 @@ def test_a_run_that_was_taken_over_writes_nothing_more(library: Library, monkeyp
 
 
 def test_a_canceled_batch_stops_at_the_next_window(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mixpeek_dagster.pipeline.reading.WINDOW", 10)
+    windows_of(monkeypatch, 10)
     batch = library.submit(library.add_objects(texts(30)))
     key, run_id = start(library)
 

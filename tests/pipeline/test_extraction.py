@@ -14,7 +14,7 @@ from mixpeek_dagster.pipeline.reconcile import RunState, reconcile
 from mixpeek_dagster.pipeline.removal import finish_removals, remove_objects
 from mixpeek_dagster.pipeline.search import search
 from mixpeek_dagster.testing import FakeIndex
-from tests.pipeline.worlds import NOW, Library, stored_object
+from tests.pipeline.worlds import NOW, Library, stored_object, windows_of
 
 INDEX = "mixpeek_dagster.testing:FakeIndex"
 
@@ -246,7 +246,7 @@ def test_renamed_copied_and_touched_files_are_not_inferred_again(library: Librar
 def test_the_same_content_twice_in_a_batch_is_inferred_once(
     library: Library, monkeypatch: pytest.MonkeyPatch, window: int
 ) -> None:
-    monkeypatch.setattr("mixpeek_dagster.pipeline.reading.WINDOW", window)
+    windows_of(monkeypatch, window)
     library.submit(library.add_objects({f"o{number}": "same" for number in range(9)}))
     (report,) = library.run()
     assert (report.step.inferred, report.step.reused, report.step.documents) == (1, 8, 9)
@@ -254,7 +254,7 @@ def test_the_same_content_twice_in_a_batch_is_inferred_once(
 
 @pytest.mark.parametrize("window", [2, 256])
 def test_the_same_bad_content_twice_fails_every_copy(library: Library, monkeypatch: pytest.MonkeyPatch, window: int) -> None:
-    monkeypatch.setattr("mixpeek_dagster.pipeline.reading.WINDOW", window)
+    windows_of(monkeypatch, window)
     strict = library.collection("strict", {"type": "bucket", "bucket_ids": [library.bucket.bucket_id]}, fail_on="bad")
     library.submit(library.add_objects({f"o{number}": "bad" for number in range(5)}), collection_ids=[strict.collection_id])
     (report,) = library.run()
@@ -348,7 +348,7 @@ def test_documents_reach_the_index_and_leave_it(projected: Library) -> None:
 def test_an_index_that_breaks_off_is_caught_up_by_the_next_try(
     projected: Library, monkeypatch: pytest.MonkeyPatch, method: str, call: int
 ) -> None:
-    monkeypatch.setattr("mixpeek_dagster.pipeline.reading.WINDOW", 2)
+    windows_of(monkeypatch, 2)
     ids = projected.add_objects({f"o{number}": f"text {number}" for number in range(7)})
     projected.submit(ids)
     projected.run()
