@@ -199,9 +199,7 @@ def add_batch(catalog: Catalog, namespace: Namespace, *, parts: int, status: Par
         updated_at=NOW,
         submitted_at=NOW,
     )
-    made = [
-        BatchPart(batch_id=batch.batch_id, part=n, partition_key=f"btch_1.{n}", status=status) for n in range(1, parts + 1)
-    ]
+    made = [BatchPart(batch_id=batch.batch_id, part=n, partition_key=f"btch_1.{n}", status=status) for n in range(1, parts + 1)]
     with catalog.transaction() as records:
         records.batches.add(batch)
         records.batches.add_parts(made, [])
