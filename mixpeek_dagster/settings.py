@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-
 OWN_VARIABLES = frozenset(
     {
         "MIXPEEK_ALLOWED_HOSTS",

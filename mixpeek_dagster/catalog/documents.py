@@ -4,6 +4,7 @@ A feature belongs to a content, not to a document: documents with the same conte
 a renamed, copied or re-synced file costs no inference and no second copy of its vectors.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -38,9 +39,6 @@ class DocumentRecords:
 
     def add_features(self, features: Sequence[Feature], *, now: str) -> None:
         """Record features. What is recorded already is replaced: the same content and extractor make the same feature."""
-        for chunk in chunks(sorted({feature.memo_key for feature in features})):
-            self._connection.execute(delete(_vectors).where(_vectors.c.memo_key.in_(chunk)))
-            self._connection.execute(delete(_features).where(_features.c.memo_key.in_(chunk)))
         # In one order for everybody: two runs that make the same features at once then wait for each other, and do not deadlock.
         ordered = sorted(features, key=lambda feature: (feature.memo_key, feature.position))
         units = [{"memo_key": f.memo_key, "position": f.position, "fields": f.fields, "created_at": now} for f in ordered]
@@ -51,6 +49,14 @@ class DocumentRecords:
         ]
         self._upsert(_features, units)
         self._upsert(_vectors, data)
+        self._remove_surplus_units(Counter(feature.memo_key for feature in ordered))
+
+    def _remove_surplus_units(self, units: Mapping[str, int]) -> None:
+        """Delete what an earlier extraction made beyond these numbers of units; after the writes, so that their locks are held."""
+        for count in sorted(set(units.values())):
+            for chunk in chunks([memo_key for memo_key, own in units.items() if own == count]):
+                for table in (_features, _vectors):
+                    self._connection.execute(delete(table).where(table.c.memo_key.in_(chunk), table.c.position >= count))
 
     def remove_unused_features(self, *, before: str, limit: int = 10_000) -> int:
         """Delete features that were made before a time and that no document uses any more."""
@@ -209,17 +215,18 @@ class DocumentRecords:
         With `only_retired`, one that was written again after it was retired stays.
         """
         removed = 0
-        for collection_id, document_ids in by_collection.items():
+        for collection_id, document_ids in sorted(by_collection.items()):
             gone = 0
+            own = update(_collections).where(_collections.c.collection_id == collection_id)
+            self._connection.execute(own.values(removals=_collections.c.removals))  # its lock first, as `put` does
             for chunk in chunks(document_ids):
                 doomed = delete(_documents).where(_documents.c.document_id.in_(chunk))
                 if only_retired:
                     doomed = doomed.where(_documents.c.state == DocumentState.DELETING)
                 gone += self._connection.execute(doomed).rowcount
             if gone:
-                counted = update(_collections).where(_collections.c.collection_id == collection_id)
                 self._connection.execute(
-                    counted.values(document_count=_collections.c.document_count - gone, removals=_collections.c.removals + 1)
+                    own.values(document_count=_collections.c.document_count - gone, removals=_collections.c.removals + 1)
                 )
             removed += gone
         return removed

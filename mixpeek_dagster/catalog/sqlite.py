@@ -110,7 +110,7 @@ def _operand(kind: Sql, value: Sql, otherwise: Sql) -> Operand:
 
     key = keyed(value)
     is_text = kind == literal_column("'text'")
-    within = literal_column("''"), literal_column("x''")
+    within: tuple[Sql, Sql] = (literal_column("''"), literal_column("x''"))
     return Operand(
         key, keyed(func.lower(value)), key, is_text, TRUE, FALSE, FUNCTIONS, texts_within=within, numbers_below=within[0]
     )

@@ -41,7 +41,7 @@ def test_one_collection_or_one_kind_of_vector_may_be_asked(filled: Library) -> N
 
 
 def test_what_cannot_be_compared_is_said_with_what_can(filled: Library) -> None:
-    with pytest.raises(Invalid, match="has a vector that image can be compared with. They have: mixpeek://stub_extractor@v1"):
+    with pytest.raises(Invalid, match=r"has a vector that image can be compared with\. They have: mixpeek://stub_extractor@v1"):
         search(filled.warehouse, b"png", namespace_id=filled.namespace.namespace_id)
     with pytest.raises(Invalid, match="has mixpeek://other"):
         paths(filled, "x", feature_uri="mixpeek://other@v1/embedding")

@@ -94,7 +94,7 @@ def test_a_document_that_is_gone_is_missing_in_its_tier(exact: tuple[Library, Co
     objects = {stored.object_id: path for path, stored in library.objects().items()}
     doomed = library.documents(which)[0]
     with library.warehouse.catalog.transaction() as records:
-        records.documents.remove({one: ids for one, ids in records.documents.with_descendants([doomed.document_id]).items()})
+        records.documents.remove(records.documents.with_descendants([doomed.document_id]))
     path = objects[str(doomed.root_object_id)]
     found = faults(library)
     assert any(path in example for example in found[(PASSAGES, ABOVE)[tier]])
