@@ -102,7 +102,7 @@ def run(kind: str, files: Path) -> dict[str, float]:
         (batch,) = records.batches.page()[0]
         (step,) = records.batches.steps(batch.batch_id)
         (collection,) = records.collections.all()
-    assert step.documents == OBJECTS, step
+    assert (step.inputs, step.failed) == (OBJECTS, 0), step
     extractor = warehouse.extractor(collection.feature_extractor)
     threads = warehouse.settings.threads
     inputs = [{kind: Content(data=file.read_bytes(), filename=file.name)} for file in sorted(files.iterdir())]
@@ -117,7 +117,7 @@ def run(kind: str, files: Path) -> dict[str, float]:
         list(pool.map(lambda feed: tower.model.session.run([tower.tower.output], feed), feeds))
     raw_wall, raw_cpu = time.perf_counter() - started, cpu_s() - before
     return {
-        "objects": OBJECTS, "wall": step.seconds, "cpu": cpu, "raw_wall": raw_wall, "raw_cpu": raw_cpu, "prepare_wall": prepare_wall,
+        "objects": step.documents, "wall": step.seconds, "cpu": cpu, "raw_wall": raw_wall, "raw_cpu": raw_cpu, "prepare_wall": prepare_wall,
     }  # fmt: skip
 
 
