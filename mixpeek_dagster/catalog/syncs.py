@@ -139,6 +139,18 @@ class SyncRecords:
         self._connection.execute(delete(_keys).where(_keys.c.sync_id == sync_id))
         self._connection.execute(delete(_syncs).where(_syncs.c.sync_id == sync_id))
 
+    def remove_of_bucket(self, bucket_id: BucketId) -> None:
+        """Delete a bucket's syncs, with the connections that were made for them alone."""
+        for sync in self.all(bucket_id):
+            self.remove(sync.sync_id)
+            self.remove_unnamed_connection(sync.connection_id)
+
+    def remove_unnamed_connection(self, connection_id: str) -> None:
+        """Delete a connection that was given inline with a sync, and so has no name of its own, once no sync uses it."""
+        used = select(_syncs.c.sync_id).where(_syncs.c.connection_id == connection_id).exists()
+        unnamed = and_(_connections.c.connection_id == connection_id, _connections.c.name == connection_id)
+        self._connection.execute(delete(_connections).where(unnamed, ~used))
+
     # Passes
 
     def add_job(self, job_id: SyncJobId, sync_id: SyncId, *, trigger: str, now: str) -> None:

@@ -191,6 +191,9 @@ class Reader:
             settings = self._warehouse.settings
             with fetch_url(blob.url, allowed_hosts=settings.allowed_hosts, local_roots=settings.local_roots) as fetched:
                 return fetched.stream.read()
+        if blob.managed is not None:
+            with self._warehouse.blobs.open(blob.managed) as managed:
+                return managed.read()
         if blob.key is not None and item.stored is not None and item.stored.sync_id is not None:
             key = blob.key.encode("utf-8", "surrogateescape")
             source = self._warehouse.source(self._sync(item.stored.sync_id))

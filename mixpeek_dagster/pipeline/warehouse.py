@@ -21,6 +21,7 @@ from mixpeek_dagster.pipeline.catalog_vectors import CatalogVectors
 from mixpeek_dagster.pipeline.connections import open_config
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.connect import open_source
+from mixpeek_dagster.storage.managed import Blobs, LocalBlobs
 from mixpeek_dagster.storage.provider import ObjectSource
 from mixpeek_dagster.vectors.index import VectorIndex, open_index
 
@@ -55,6 +56,10 @@ class Warehouse:
     @cached_property
     def models(self) -> ModelStore:
         return ModelStore(self.settings.models)
+
+    @cached_property
+    def blobs(self) -> Blobs:
+        return LocalBlobs(self.settings.home / "blobs")
 
     def now(self, *, plus_s: float = 0.0) -> str:
         """The time as the catalog writes it, `plus_s` seconds from now."""
