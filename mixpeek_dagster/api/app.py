@@ -9,7 +9,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from mixpeek_dagster import __version__
-from mixpeek_dagster.api import buckets, errors, health, namespaces
+from mixpeek_dagster.api import blobs, buckets, connections, errors, health, namespaces, objects, syncs, uploads
 from mixpeek_dagster.api.access import Access
 from mixpeek_dagster.api.guard import Guard
 from mixpeek_dagster.pipeline.tasks import resume_tasks
@@ -18,7 +18,13 @@ from mixpeek_dagster.pipeline.warehouse import Warehouse
 ROUTERS: list[APIRouter] = [
     health.router,
     namespaces.router,
+    connections.router,
     buckets.router,
+    objects.router,
+    uploads.router,
+    uploads.signed,
+    blobs.signed,
+    syncs.router,
 ]
 THREADS = 14  # not more than the catalog's connection pool gives out: 5 kept and 10 more
 

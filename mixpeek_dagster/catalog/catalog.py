@@ -26,6 +26,7 @@ from mixpeek_dagster.catalog.objects import ObjectRecords
 from mixpeek_dagster.catalog.queries import register_functions
 from mixpeek_dagster.catalog.syncs import SyncRecords
 from mixpeek_dagster.catalog.tasks import TaskRecords
+from mixpeek_dagster.catalog.uploads import UploadRecords
 from mixpeek_dagster.errors import CatalogError
 
 SQLITE_PRAGMAS = (
@@ -83,6 +84,10 @@ class Records:
     @cached_property
     def tasks(self) -> TaskRecords:
         return TaskRecords(self.connection)
+
+    @cached_property
+    def uploads(self) -> UploadRecords:
+        return UploadRecords(self.connection)
 
 
 class Catalog:

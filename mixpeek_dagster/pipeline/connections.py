@@ -3,6 +3,7 @@
 A config's `credentials` are the secret part. A value may be `{"env": "MIXPEEK_…"}` instead, read from the environment when used.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -69,6 +70,13 @@ def _fernet(settings: Settings) -> Any:
 
     keys = [key.strip() for key in (settings.secret_key or "").split(",") if key.strip()]
     return MultiFernet([Fernet(key) for key in keys or [_own_key(settings.home / "secret.key")]])
+
+
+def signing_key(settings: Settings) -> bytes:
+    """A key for signatures, derived from the one that encrypts credentials: the newest, so a rotation ends old URLs."""
+    keys = [key.strip() for key in (settings.secret_key or "").split(",") if key.strip()]
+    secret = keys[0] if keys else _own_key(settings.home / "secret.key")
+    return hashlib.blake2b(secret.encode(), person=b"signed urls", digest_size=32).digest()
 
 
 def _own_key(file: Path) -> str:

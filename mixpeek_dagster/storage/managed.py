@@ -43,6 +43,10 @@ class Blobs(Protocol):
         """Raises FileNotFoundError when there is no such file."""
         ...
 
+    def copy(self, key: str, to: str) -> None:
+        """Make the same file known under another key as well. Raises FileNotFoundError when there is no such file."""
+        ...
+
     def size(self, key: str) -> int | None:
         """Bytes of a file; None when there is none."""
         ...
@@ -89,6 +93,18 @@ class LocalBlobs:
 
     def open(self, key: str) -> BinaryIO:
         return open(self._file(key), "rb")
+
+    def copy(self, key: str, to: str) -> None:
+        target = self._file(to)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(self._file(key), target)  # files are replaced, never changed, so both names may share the bytes
+        except FileExistsError:
+            pass
+        except FileNotFoundError:
+            raise
+        except OSError:  # a file system without hard links
+            shutil.copyfile(self._file(key), target)
 
     def size(self, key: str) -> int | None:
         try:
