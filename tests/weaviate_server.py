@@ -3,10 +3,12 @@
 The program is the one that weaviate-client's embedded mode downloads; without it the tests that need it are skipped.
 """
 
+import ctypes
 import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -46,10 +48,12 @@ class WeaviateServer:
         assert self._process is not None
         return self._process.pid
 
-    def start(self) -> None:
+    def start(self, *, async_indexing: bool = False) -> None:
+        """Returns when it answers. With `async_indexing` a search may miss what was written in the last seconds."""
         environment = {
             "PATH": os.environ.get("PATH", ""),
             "HOME": str(self._folder),
+            "ASYNC_INDEXING": str(async_indexing).lower(),
             "AUTHENTICATION_ANONYMOUS_ACCESS_ENABLED": "true",
             "CLUSTER_ADVERTISE_ADDR": "127.0.0.1",
             "CLUSTER_BIND_ADDR": "127.0.0.1",
@@ -74,7 +78,14 @@ class WeaviateServer:
         command = [str(program()), "--host", "127.0.0.1", "--port", str(self.http_port), "--scheme", "http"]
         with (self._folder / "weaviate.log").open("ab") as log:
             # A session of its own, so that it and whatever it starts can be ended together.
-            self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+            self._process = subprocess.Popen(
+                command,
+                env=environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # one system call, no locks
+            )
         self._wait_until_ready()
 
     def kill(self) -> None:
@@ -101,6 +112,16 @@ class WeaviateServer:
         log = (self._folder / "weaviate.log").read_text(errors="replace")[-2_000:]
         self.kill()
         raise RuntimeError(f"Weaviate did not become ready within {READY_S:.0f} s:\n{log}")
+
+
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def _die_with_parent() -> None:
+    """Let the kernel end the server when pytest itself is killed."""
+    pr_set_pdeathsig = 1
+    assert _libc is not None
+    _libc.prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 def _free_ports() -> list[int]:

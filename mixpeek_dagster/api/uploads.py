@@ -200,9 +200,9 @@ def confirm_anywhere(
 
 
 @router.delete("/buckets/{bucket_identifier}/uploads/{upload_id}", status_code=204, response_class=Response)
-def delete(upload_id: UploadId, warehouse: Opened, bucket: InBucket, delete_s3_object: bool = True) -> None:
-    """Forget an upload and its file; an object that was made from it keeps its own."""
-    pipeline.delete_upload(warehouse, bucket, upload_id, keep_file=not delete_s3_object)
+def delete(upload_id: UploadId, warehouse: Opened, bucket: InBucket) -> None:
+    """Forget an upload and its file, unless an object was made from it: the file goes with that."""
+    pipeline.delete_upload(warehouse, bucket, upload_id)
 
 
 @signed.put("/uploads/{upload_id}/blob")
@@ -217,7 +217,7 @@ async def receive(
     check_signature("PUT", request.url.path, expires=expires, signature=signature, settings=warehouse.settings)
     chunks = _in_thread(request.stream())
     stored = await run_in_threadpool(pipeline.receive, warehouse, upload_id, request.headers.get("content-type"), chunks)
-    return Response(status_code=200, headers={"ETag": f'"{stored.etag}"'})
+    return Response(status_code=200, headers={"ETag": f'"{stored.sha256}"'})
 
 
 def answer(upload: Upload, request: Request, warehouse: Warehouse, *, with_url: bool) -> UploadAnswer:

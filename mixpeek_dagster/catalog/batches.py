@@ -205,7 +205,7 @@ class BatchRecords:
     def beat(self, part: BatchPart, *, run_id: str, now: str) -> bool:
         """Say that the run is alive; False when the part is not its any more (canceled, or taken over by a later run)."""
         where = [*_is(part), _parts.c.run_id == run_id, _parts.c.status == PartStatus.RUNNING]
-        return self._connection.execute(update(_parts).where(*where).values(heartbeat_at=now)).rowcount == 1
+        return self._connection.execute(update(_parts).where(*where).values(heartbeat_at=now, stalls=0)).rowcount == 1
 
     # Steps
 

@@ -7,7 +7,7 @@ import functools
 import json
 from typing import Any
 
-from mixpeek_dagster.models.comparison import candidates, fold, instant_us, value_at
+from mixpeek_dagster.models.comparison import candidates, fold, instant_us, number, value_at
 from mixpeek_dagster.models.filters import Condition, Filter, compiled
 
 
@@ -55,18 +55,24 @@ def _matches(key: str, payload: str) -> int:
 
 
 def _candidates(payload: str, field: str) -> str:
-    return json.dumps([canonical(value) for value in candidates(json.loads(payload), field.split("."))], ensure_ascii=False)
+    return _dumps([_dumps(canonical(value)) for value in candidates(json.loads(payload), field.split("."))])
 
 
 def _group(payload: str, field: str) -> str | None:
     value = value_at(json.loads(payload), field.split("."))
-    return None if value is None else json.dumps(canonical(value), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    return None if value is None else _dumps(canonical(value))
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
 
 def canonical(value: Any) -> Any:
-    """`value` with whole floats as integers, at any depth: 1 and 1.0 are one group."""
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+    """`value` with one spelling for equal numbers, at any depth: whole ones within 64 bits as int, all others as float."""
+    if isinstance(value, float) and value.is_integer() and -(2.0**63) <= value < 2.0**63:
         return int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return number(value)
     if isinstance(value, dict):
         return {key: canonical(inner) for key, inner in value.items()}
     return [canonical(inner) for inner in value] if isinstance(value, list) else value

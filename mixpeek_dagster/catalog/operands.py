@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from sqlalchemy import Boolean, ColumnElement, Numeric, String, cast, collate, false, func, literal, literal_column, null
-from sqlalchemy.dialects.postgresql.base import PGDialect
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.engine import Dialect as Dialect_
 
 from mixpeek_dagster.models.comparison import fold_table
 from mixpeek_dagster.models.filters import Condition
@@ -22,7 +23,10 @@ Dialect = Literal["sqlite", "postgresql"]
 KEY_LENGTH = 256
 """Postgres indexes hold at most so many characters of a text: it refuses rows whose index entry is too long."""
 
-ONE = literal_column("1")
+ONE: Sql = literal_column("1")
+_YES: Sql = literal_column("true")
+_NO: Sql = literal_column("false")
+_POSTGRES: Dialect_ = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Operand:
 
     def parameter(self, value: float) -> Sql:
         """A number as this operand compares it."""
-        return cast(literal(str(value)), Numeric) if self.is_decimal else literal(value)
+        return decimal(value) if self.is_decimal else literal(value)
 
     def view(self, name: View, value: object = "") -> Sql:
         """A view as it is indexed; as it is when `value` is too long to be told apart by that."""
@@ -128,11 +132,10 @@ class ColumnField:
     def operand(self) -> Operand:
         kind, absent, sql = self.column.type, null(), self.column
         if isinstance(kind, Boolean):
-            yes, no = literal_column("true"), literal_column("false")
-            return Operand(sql, absent, absent, false(), yes, no, self.functions, kinds=frozenset({"bool"}))
+            return Operand(sql, absent, absent, false(), _YES, _NO, self.functions, kinds=frozenset({"bool"}))
         if not isinstance(kind, String):
             return Operand(absent, absent, sql, false(), absent, absent, self.functions, kinds=frozenset({"number"}))
-        collation = getattr(kind.dialect_impl(PGDialect()), "collation", None)
+        collation = getattr(kind.dialect_impl(_POSTGRES), "collation", None)
         text = collate(sql, "C") if self.functions.dialect == "postgresql" and collation != "C" else sql
         return Operand(
             text, func.lower(text), absent, sql.is_not(None), absent, absent, self.functions, kinds=frozenset({"text"})
@@ -166,3 +169,8 @@ def variants(wanted: str) -> tuple[str, str]:
     """The characters outside ASCII that fold into one of `wanted`, and what each folds into."""
     found = [(chr(code), chr(folded)) for code, folded in fold_table().items() if code >= 0x80 and chr(folded) in wanted]
     return "".join(upper for upper, _ in found), "".join(lower for _, lower in found)
+
+
+def decimal(value: float) -> Sql:
+    """A number as Postgres reads it in JSON."""
+    return cast(literal(str(value)), Numeric)

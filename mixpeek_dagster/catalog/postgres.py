@@ -14,6 +14,7 @@ from sqlalchemy import (
     Integer,
     Numeric,
     String,
+    Text,
     and_,
     case,
     cast,
@@ -30,8 +31,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import DOUBLE_PRECISION, JSONB
 
-from mixpeek_dagster.catalog.operands import KEY_LENGTH, ONE, Dialect, Operand, Sql, Test, View, quoted, variants
-from mixpeek_dagster.models.comparison import EARTH_RADIUS_M, INSTANT_PATTERN, fold_table
+from mixpeek_dagster.catalog.operands import KEY_LENGTH, ONE, Dialect, Operand, Sql, Test, View, decimal, quoted, variants
+from mixpeek_dagster.models.comparison import EARTH_RADIUS_M, INSTANT_PATTERN, TINY, fold, fold_table
 from mixpeek_dagster.models.filters import Condition
 from mixpeek_dagster.models.geometry import Box, Circle, Polygon, Region
 
@@ -94,8 +95,8 @@ class PostgresField:
     path: tuple[str, ...]
 
     def operand(self) -> Operand:
-        text = self._at(len(self.path) - 1).op("->>", precedence=15, return_type=String())(quoted(self.path[-1]))
-        return _operand(self._at(), text, self._middle() if len(self.path) > 1 else None, KEY_LENGTH)
+        text = self.at(len(self.path) - 1).op("->>", precedence=15, return_type=String())(quoted(self.path[-1]))
+        return _operand(self.at(), text, self.middle() if len(self.path) > 1 else None, KEY_LENGTH)
 
     def any(self, condition: Condition, test: Test, *, view: View) -> ColumnElement[bool]:
         operand = self.operand()
@@ -107,7 +108,7 @@ class PostgresField:
         return and_(key.in_([*values, marker]), or_(test(operand), and_(key == marker, self._inside(test))))
 
     def contains(self, condition: Condition, within: Test, element: Test) -> ColumnElement[bool]:
-        reached = self._query().table_valued(column("v", JSONB)).render_derived()
+        reached = self.reach().table_valued(column("v", JSONB)).render_derived()
         items = case((func.jsonb_typeof(reached.c.v) == _ARRAY, reached.c.v))
         each = func.jsonb_array_elements(items).table_valued(column("v", JSONB)).render_derived()
         inside = select(ONE).select_from(each).where(element(_scalar(each.c.v))).exists()
@@ -116,41 +117,45 @@ class PostgresField:
         return or_(within(operand), and_(operand.view("text") == OTHER, found))
 
     def region(self, condition: Condition) -> ColumnElement[bool]:
-        each = self._query("[*]").table_valued(column("v", JSONB)).render_derived()
+        each = self.reach("[*]").table_valued(column("v", JSONB)).render_derived()
         found = select(ONE).select_from(each).where(_in_region(each.c.v, condition.value)).exists()
         return and_(self.operand().view("text") == OTHER, found)
 
     def is_reached(self, condition: Condition) -> ColumnElement[bool]:
-        return self._at().is_not(None) if len(self.path) == 1 else self._some(lambda value: true())
+        return self.at().is_not(None) if len(self.path) == 1 else self._some(lambda value: true())
 
     def is_given(self, condition: Condition) -> ColumnElement[bool]:
         def given(value: Sql) -> ColumnElement[bool]:
             return func.jsonb_typeof(value) != literal_column("'null'")
 
-        return given(self._at()) if len(self.path) == 1 else self._some(given)
+        return given(self.at()) if len(self.path) == 1 else self._some(given)
 
-    def _at(self, depth: int | None = None) -> Sql:
+    def at(self, depth: int | None = None) -> Sql:
+        """The value after so many steps through objects only, by default all."""
         sql: Sql = type_coerce(self.payload, JSONB)
         for step in self.path[:depth]:
             sql = sql.op("->", precedence=15, return_type=JSONB())(quoted(step))
         return sql
 
-    def _middle(self) -> ColumnElement[bool]:
-        return or_(*(func.jsonb_typeof(self._at(depth)) == _ARRAY for depth in range(1, len(self.path))))
+    def middle(self) -> ColumnElement[bool]:
+        """An array lies on the way."""
+        return or_(*(func.jsonb_typeof(self.at(depth)) == _ARRAY for depth in range(1, len(self.path))))
 
-    def _query(self, suffix: str = "") -> Sql:
-        """The values at the path; lax mode steps into arrays as `comparison.reached` does."""
+    def json_path(self, suffix: str = "") -> Sql:
+        """The path in lax mode, which steps into arrays as `comparison.reached` does."""
         path = "lax $" + "".join(f'."{step}"' for step in self.path) + suffix
-        return func.jsonb_path_query(
-            type_coerce(self.payload, JSONB), quoted(path).op("::", precedence=15)(literal_column("jsonpath"))
-        )
+        return quoted(path).op("::", precedence=15)(literal_column("jsonpath"))
+
+    def reach(self, suffix: str = "") -> Sql:
+        """A set of the values at the path."""
+        return func.jsonb_path_query(type_coerce(self.payload, JSONB), self.json_path(suffix))
 
     def _some(self, test: Callable[[Sql], ColumnElement[bool]]) -> ColumnElement[bool]:
-        reached = self._query().table_valued(column("v", JSONB)).render_derived()
+        reached = self.reach().table_valued(column("v", JSONB)).render_derived()
         return select(ONE).select_from(reached).where(test(reached.c.v)).exists()
 
     def _inside(self, test: Test) -> ColumnElement[bool]:
-        each = self._query("[*]").table_valued(column("v", JSONB)).render_derived()
+        each = self.reach("[*]").table_valued(column("v", JSONB)).render_derived()
         return select(ONE).select_from(each).where(test(_scalar(each.c.v))).exists()
 
 
@@ -185,7 +190,8 @@ def _in_region(value: Sql, region: Region) -> ColumnElement[bool]:
         given = value.op("->", precedence=15, return_type=JSONB())(quoted(name))
         number = cast(value.op("->>", precedence=15, return_type=String())(quoted(name)), Numeric)
         within = case((func.jsonb_typeof(given) == literal_column("'number'"), number))
-        return case((func.abs(within) <= limit, cast(within, DOUBLE_PRECISION)))
+        tiny: tuple[ColumnElement[bool], Sql] = (func.abs(within) < decimal(TINY), literal_column("0::float8"))
+        return case(tiny, (func.abs(within) <= limit, cast(within, DOUBLE_PRECISION)))
 
     lat, lon = degrees("lat", 90), degrees("lon", 180)
     match region:
@@ -215,3 +221,27 @@ def _in_ring(lat: Sql, lon: Sql, ring: Sequence[tuple[float, float, float, float
     east = lon < (lon_b - lon_a) * (lat - lat_a) / case((lat_b != lat_a, lat_b - lat_a)) + lon_a
     count = select(func.count()).select_from(each).where(spans, east).scalar_subquery()
     return count % 2 == 1
+
+
+def searched(term: str, payload: Sql) -> ColumnElement[bool]:
+    """Some text of the payload contains the term. The whole JSON is looked at first: most documents are out after that."""
+    wanted = fold(term)
+
+    def has(text: Sql, part: str) -> ColumnElement[bool]:
+        lowered = func.lower(collate(text, "C"))
+        return FUNCTIONS.has(lowered if wanted.isascii() else func.translate(lowered, *variants(wanted)), literal(part))
+
+    strings: Sql = literal_column("""'lax $.** ? (@.type() == "string")'::jsonpath""")
+    each = func.jsonb_path_query(type_coerce(payload, JSONB), strings).table_valued(column("v", JSONB)).render_derived()
+    text = each.c.v.op("#>>", precedence=15, return_type=String())(literal_column("'{}'"))
+    near = has(cast(payload, Text), json.dumps(wanted, ensure_ascii=False)[1:-1])
+    return and_(near, select(ONE).select_from(each).where(has(text, wanted)).exists())
+
+
+def group_key(field: PostgresField) -> Sql:
+    """`value_at` as JSONB; NULL for null and missing."""
+    value, path = field.at(), field.json_path()
+    own = case((func.jsonb_typeof(value) != literal_column("'null'"), value))
+    if len(field.path) == 1:
+        return own
+    return case((field.middle(), func.jsonb_path_query_array(type_coerce(field.payload, JSONB), path)), else_=own)

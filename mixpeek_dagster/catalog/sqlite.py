@@ -4,18 +4,21 @@ A value is one expression that keeps its type: texts and numbers are themselves;
 and 02, which sort after all texts; null and missing are NULL. Where an array lies in the middle of a path, the reference itself is asked.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, and_, case, func, literal, literal_column, null, or_, select, type_coerce
-from sqlalchemy.types import Boolean, NullType
+from sqlalchemy import ColumnElement, and_, case, cast, func, literal, literal_column, null, or_, select, type_coerce
+from sqlalchemy.types import Boolean, NullType, String
 
 from mixpeek_dagster.catalog.functions import condition_key
 from mixpeek_dagster.catalog.operands import ONE, Dialect, Operand, Sql, Test, View, quoted
+from mixpeek_dagster.models.comparison import fold
 from mixpeek_dagster.models.filters import Condition
 
 FALSE, TRUE, OTHER = (literal_column(f"x'0{kind}'", NullType()) for kind in range(3))
 _ARRAY: Sql = literal_column("'array'")
+_TEXTS: tuple[Sql, Sql] = (literal_column("''", NullType()), literal_column("x''", NullType()))
 
 
 class SqliteFunctions:
@@ -52,7 +55,7 @@ class SqliteField:
     def operand(self) -> Operand:
         middles = self._middles()
         return _operand(
-            self._type(), func.json_extract(self.payload, self._at()), case((middles, OTHER)) if len(self.path) > 1 else null()
+            self._type(), func.json_extract(self.payload, self.at()), case((middles, OTHER)) if len(self.path) > 1 else null()
         )
 
     def any(self, condition: Condition, test: Test, *, view: View) -> ColumnElement[bool]:
@@ -76,14 +79,15 @@ class SqliteField:
     def is_given(self, condition: Condition) -> ColumnElement[bool]:
         return or_(self._type() != literal_column("'null'"), *self._in_middle(condition))
 
-    def _at(self, depth: int | None = None) -> Sql:
+    def at(self, depth: int | None = None) -> Sql:
+        """The JSON path of so many steps, by default all."""
         return quoted("$" + "".join(f'."{step}"' for step in self.path[:depth]))
 
     def _type(self) -> Sql:
-        return func.json_type(self.payload, self._at())
+        return func.json_type(self.payload, self.at())
 
     def _middles(self) -> ColumnElement[bool]:
-        return or_(*(func.json_type(self.payload, self._at(depth)) == _ARRAY for depth in range(1, len(self.path))))
+        return or_(*(func.json_type(self.payload, self.at(depth)) == _ARRAY for depth in range(1, len(self.path))))
 
     def _in_middle(self, condition: Condition) -> list[ColumnElement[bool]]:
         return [and_(self._middles(), self._reference(condition))] if len(self.path) > 1 else []
@@ -92,7 +96,7 @@ class SqliteField:
         return type_coerce(func.mixpeek_matches(condition_key(condition), self.payload) == ONE, Boolean)
 
     def _inside(self, condition: Condition, test: Test) -> ColumnElement[bool]:
-        each = func.json_each(self.payload, self._at()).table_valued("value", "type")
+        each = func.json_each(self.payload, self.at()).table_valued("value", "type")
         found = select(ONE).select_from(each).where(test(_operand(each.c.type, each.c.value, null()))).exists()
         inside = and_(self._type() == _ARRAY, found)
         return or_(inside, and_(self._type().is_(None), self._reference(condition))) if len(self.path) > 1 else inside
@@ -110,3 +114,27 @@ def _operand(kind: Sql, value: Sql, otherwise: Sql) -> Operand:
     return Operand(
         key, keyed(func.lower(value)), key, is_text, TRUE, FALSE, FUNCTIONS, texts_within=within, numbers_below=within[0]
     )
+
+
+def searched(term: str, payload: Sql) -> ColumnElement[bool]:
+    """Some text of the payload contains the term. The whole JSON is looked at first: most documents are out after that."""
+    wanted = fold(term)
+    lowered = func.lower if wanted.isascii() else func.mixpeek_fold
+    each = func.json_tree(payload).table_valued("atom", "type")
+    in_text = and_(each.c.type == literal_column("'text'"), FUNCTIONS.has(lowered(each.c.atom), literal(wanted)))
+    near = FUNCTIONS.has(lowered(type_coerce(payload, String)), literal(json.dumps(wanted, ensure_ascii=False)[1:-1]))
+    return and_(near, select(ONE).select_from(each).where(in_text).exists())
+
+
+def group_key(payload: Sql, field: str, at: Sql) -> Sql:
+    """`value_at` as JSON text, the same text for equal values; NULL for null and missing. Only scalars are said natively."""
+    value = func.json_extract(payload, at)
+    then: dict[str, Sql] = {
+        "text": func.json_quote(value),
+        "integer": cast(value, String),
+        "true": literal_column("'true'"),
+        "false": literal_column("'false'"),
+        "null": null(),
+    }
+    whens: list[tuple[Sql, Sql]] = [(literal_column(f"'{name}'"), sql) for name, sql in then.items()]
+    return case(*whens, value=func.json_type(payload, at), else_=func.mixpeek_group(payload, quoted(field)))

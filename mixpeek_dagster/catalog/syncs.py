@@ -8,24 +8,29 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection as Database
-from sqlalchemy import Row, and_, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import Row, and_, case, delete, func, insert, or_, select, update
 
 from mixpeek_dagster.catalog import tables
 from mixpeek_dagster.catalog.rows import chunks, find, insert_unique, page
 from mixpeek_dagster.errors import NotFound, Transient
-from mixpeek_dagster.models.ids import BucketId, NamespaceId, SyncId, SyncJobId
+from mixpeek_dagster.models.ids import BucketId, ConnectionId, NamespaceId, SyncId, SyncJobId
 from mixpeek_dagster.models.syncs import Connection, Counters, Sync, SyncStatus
 
 _syncs, _keys, _jobs, _connections = tables.syncs, tables.source_keys, tables.sync_jobs, tables.connections
 
 
 class KeyState(IntEnum):
-    """LIVE has an object; MISSING was not listed and waits to be confirmed gone; REJECTED does not fit the bucket; ARCHIVED cannot be read."""
+    """LIVE has an object; MISSING was not listed and waits to be confirmed gone; REJECTED does not fit the bucket; ARCHIVED cannot be
+    read. A REJECTED or ARCHIVED key may still have the object of an earlier revision, which goes when the file goes."""
 
     LIVE = 0
     MISSING = 1
     REJECTED = 2
     ARCHIVED = 3
+
+
+ARCHIVED_WORDS = "stored as "
+"""How the error of an ARCHIVED key begins."""
 
 
 class SourceKey(NamedTuple):
@@ -70,6 +75,11 @@ class SyncRecords:
         secrets = fields.pop("secrets")
         return Connection(config=fields.pop("body"), **fields), secrets
 
+    def set_connection(self, connection_id: ConnectionId, *, body: dict[str, Any], secrets: str | None, now: str) -> None:
+        """Replace how a provider is reached."""
+        changed = {"body": body, "secrets": secrets, "updated_at": now}
+        self._connection.execute(update(_connections).where(_connections.c.connection_id == connection_id).values(changed))
+
     # Syncs
 
     def add(self, sync: Sync) -> None:
@@ -111,8 +121,8 @@ class SyncRecords:
         self._connection.execute(update(_syncs).where(_syncs.c.sync_id == sync_id).values(updated_at=now, **values))
 
     def lock(self, sync_id: SyncId, *, owner: str, now: str, until: str) -> bool:
-        """Take or keep the lock; False when another process holds it."""
-        free = or_(_syncs.c.locked_by.is_(None), _syncs.c.lock_expires_at < now, _syncs.c.locked_by == owner)
+        """Take the lock; False when anybody holds it, `owner`'s other threads included."""
+        free = or_(_syncs.c.locked_by.is_(None), _syncs.c.lock_expires_at < now)
         done = self._connection.execute(
             update(_syncs).where(_syncs.c.sync_id == sync_id, free).values(locked_by=owner, lock_expires_at=until)
         )
@@ -129,6 +139,11 @@ class SyncRecords:
         )
         if done.rowcount != 1:
             raise LockLost(f"Sync {sync_id} was taken over by another process; this step was not recorded.")
+
+    def settle_status(self, sync_id: SyncId, status: SyncStatus) -> None:
+        """Record what a pass made of the sync, unless it was paused meanwhile."""
+        free = and_(_syncs.c.sync_id == sync_id, _syncs.c.status != SyncStatus.SUSPENDED)
+        self._connection.execute(update(_syncs).where(free).values(status=status))
 
     def unlock(self, sync_id: SyncId, *, owner: str | None = None) -> None:
         """Give the lock back; without an owner, break it."""
@@ -218,19 +233,28 @@ class SyncRecords:
         for chunk in chunks(keys):
             self._connection.execute(update(_keys).where(_keys.c.sync_id == sync_id, _keys.c.key.in_(chunk)).values(state=state))
 
-    def mark_seen(self, sync_id: SyncId, keys: Sequence[bytes], *, generation: int) -> None:
-        if keys:
-            statement = update(_keys).where(_keys.c.sync_id == sync_id, _keys.c.key == bindparam("k")).values(seen=generation)
-            self._connection.execute(statement, [{"k": key} for key in keys])
+    def mark_seen(self, sync_id: SyncId, keys: Sequence[bytes], *, generation: int) -> int:
+        """Note that a pass has seen registered keys; how many of them for the first time."""
+        first = 0
+        for chunk in chunks(keys):
+            unseen = and_(_keys.c.sync_id == sync_id, _keys.c.key.in_(chunk), _keys.c.seen != generation)
+            first += self._connection.execute(update(_keys).where(unseen).values(seen=generation)).rowcount
+        return first
 
     def mark_unseen_missing(self, sync_id: SyncId, *, generation: int) -> int:
         unseen = and_(_keys.c.sync_id == sync_id, _keys.c.seen < generation, _keys.c.state != KeyState.MISSING)
         return self._connection.execute(update(_keys).where(unseen).values(state=KeyState.MISSING)).rowcount
 
     def forget_missing(self, sync_id: SyncId) -> None:
-        """Take every key that waits to be confirmed gone back to LIVE: the pass that missed it was not to be trusted."""
+        """Take every key that waits to be confirmed gone back to what it was: the pass that missed it was not to be trusted."""
         missing = and_(_keys.c.sync_id == sync_id, _keys.c.state == KeyState.MISSING)
-        self._connection.execute(update(_keys).where(missing).values(state=KeyState.LIVE))
+        self._connection.execute(update(_keys).where(missing).values(state=_BEFORE_MISSING))
+
+    def found_again(self, sync_id: SyncId, keys: Sequence[bytes]) -> None:
+        """Take keys that were missed and are there after all back to what they were."""
+        for chunk in chunks(keys):
+            where = and_(_keys.c.sync_id == sync_id, _keys.c.key.in_(chunk))
+            self._connection.execute(update(_keys).where(where).values(state=_BEFORE_MISSING))
 
     def missing(self, sync_id: SyncId, *, limit: int) -> list[SourceKey]:
         query = (
@@ -252,6 +276,14 @@ class SyncRecords:
     def remove_keys(self, sync_id: SyncId, keys: Sequence[bytes]) -> None:
         for chunk in chunks(keys):
             self._connection.execute(delete(_keys).where(_keys.c.sync_id == sync_id, _keys.c.key.in_(chunk)))
+
+
+# A key's error tells what it was before it was missed.
+_BEFORE_MISSING = case(
+    (_keys.c.error.is_(None), int(KeyState.LIVE)),
+    (_keys.c.error.startswith(ARCHIVED_WORDS), int(KeyState.ARCHIVED)),
+    else_=int(KeyState.REJECTED),
+)
 
 
 def _due(now: str) -> Any:

@@ -217,6 +217,7 @@ batch_parts = Table(
     Column("partition_key", Bytewise, nullable=False, unique=True),
     Column("status", Bytewise, nullable=False),
     Column("attempt", Integer, nullable=False, default=0),
+    Column("stalls", Integer, nullable=False, default=0),
     Column("run_id", Bytewise),
     Column("run_key", Bytewise),
     Column("claimed_at", Bytewise),

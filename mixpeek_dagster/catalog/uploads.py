@@ -81,6 +81,9 @@ class UploadRecords:
             "unique_buckets": 1 if count else 0,
         }
 
+    def all(self, bucket_id: BucketId) -> list[Upload]:
+        return [_value(row) for row in self._connection.execute(select(_table).where(_table.c.bucket_id == bucket_id))]
+
     def remove(self, upload_id: UploadId) -> None:
         self._connection.execute(delete(_table).where(_table.c.upload_id == upload_id))
 

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from mixpeek_dagster.errors import Invalid
 from mixpeek_dagster.models.ids import NamespaceId
@@ -113,12 +112,13 @@ def search(
         rows = [{"score": one.score, "document_id": one.document.document_id, **one.document.payload} for one in found]
         console.print_json(json.dumps(rows))
         return
-    table = Table("score", "file", "document", "what")
     for one in found:
         payload = one.document.payload
-        what = payload.get("text") or ", ".join(f"{k}: {v}" for k, v in payload.items() if k not in ("path", "filename"))
-        table.add_row(f"{one.score:.3f}", str(payload.get("path", "")), one.document.document_id, _short(str(what)))
-    console.print(table)
+        what = payload.get("text") or ", ".join(
+            f"{key} {value}" for key, value in payload.items() if key not in ("path", "filename")
+        )
+        place = payload.get("path") or one.document.document_id
+        console.print(f"  {one.score:.3f}  [bold]{place}[/]  {_short(str(what))}", highlight=False, soft_wrap=True)
 
 
 def explain(document_id: Annotated[str, typer.Argument(help="The document.")], as_json: JsonOption = False) -> None:

@@ -1,7 +1,7 @@
 """Commands that work: run a pass, prove the result, look at syncs and batches."""
 
 import os
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -10,6 +10,9 @@ from rich.table import Table
 from mixpeek_dagster.errors import NotFound
 from mixpeek_dagster.models.syncs import Counters
 from mixpeek_dagster.pipeline.warehouse import Warehouse
+
+if TYPE_CHECKING:
+    from mixpeek_dagster.definitions.one_pass import PassReport
 
 console = Console()
 syncs = typer.Typer(invoke_without_command=True, help="Look at syncs and confirm what they hold back.")
@@ -24,26 +27,30 @@ def run(
 
     warehouse = Warehouse.from_env()
     prepare_dagster_home(warehouse.settings)
-    from mixpeek_dagster.cli.progress import watched
-    from mixpeek_dagster.definitions.one_pass import run_once
-
-    with watched(warehouse, quiet=quiet) as watcher:
-        report = run_once(warehouse, now=now, watcher=watcher)
-    _summarise(warehouse, report)
+    report = pass_once(warehouse, now=now, quiet=quiet)
+    summarise(warehouse, report)
     # Nothing is left to do; taking the interpreter apart would cost a tenth of a second.
     warehouse.close()
     console.file.flush()
     os._exit(0 if report.ok else 1)
 
 
-def _summarise(warehouse: Warehouse, report: object) -> None:
-    from mixpeek_dagster.definitions.one_pass import PassReport
+def pass_once(warehouse: Warehouse, *, now: bool = True, quiet: bool = False) -> "PassReport":
+    """One pass, under a progress bar. DAGSTER_HOME must be set."""
+    from mixpeek_dagster.cli.progress import watched
+    from mixpeek_dagster.definitions.one_pass import run_once
 
-    assert isinstance(report, PassReport)
+    with watched(warehouse, quiet=quiet) as watcher:
+        return run_once(warehouse, now=now, watcher=watcher)
+
+
+def summarise(warehouse: Warehouse, report: "PassReport") -> None:
+    """Print what a pass did, and everything that went wrong."""
     counters = report.counters
     console.print(
         f"syncs: {len(report.passes)} polled, {counters.listed} files listed ({_size(counters.bytes)}); {counters.new} new, "
-        f"{counters.changed} changed, {counters.deleted} deleted, {counters.skipped} not taken, {counters.failed} rejected"
+        f"{counters.changed} changed, {counters.deleted} deleted, {counters.skipped} not taken, {counters.failed} rejected",
+        soft_wrap=True,
     )
     for sync_id, progress in report.passes.items():
         if progress.error:
@@ -63,10 +70,11 @@ def _summarise(warehouse: Warehouse, report: object) -> None:
     console.print(
         f"batches: {len(done)} of {len(report.batches)} completed; {documents} documents, {sum(s.inferred for s in steps)} inputs "
         f"inferred, {sum(s.reused for s in steps)} reused, {sum(b.failed_count for b in report.batches)} objects failed; "
-        f"{documents / seconds if seconds else 0:.1f} documents/s"
+        f"{documents / seconds if seconds else 0:.1f} documents/s",
+        soft_wrap=True,
     )
     for failure in failures[:20]:
-        console.print(f"  [yellow]failed[/] {failure.error}", highlight=False)
+        console.print(f"  [yellow]failed[/] {failure.error}", highlight=False, soft_wrap=True)
     for batch in report.batches:
         if batch.error:
             console.print(f"[red]{batch.batch_id} {batch.status}: {batch.error}[/]", highlight=False)

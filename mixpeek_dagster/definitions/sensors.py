@@ -45,6 +45,7 @@ def sync_sensor(plan: NamespacePlan, sync: SyncPlan, translator: Translator) -> 
 
     @dg.sensor(
         name=translator.sensor_name(sync, plan),
+        asset_selection=dg.AssetSelection.assets(key),
         minimum_interval_seconds=_EVERY_LOOP_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=f"{sync.provider} {sync.source_path}: {sync.mode.value}, every {sync.polling_interval_seconds} s.",

@@ -19,6 +19,8 @@ _FOLDED_BLOCKS = ((0x80, 0x2190), (0xFF21, 0xFF3B))
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _DAY_US = 86_400_000_000
 EARTH_RADIUS_M: Final = 6_371_008.8
+TINY: Final = 1e-100
+"""Postgres fails on a product too small for a double instead of taking it for 0; no product of two larger numbers is."""
 
 INSTANT_PATTERN: Final = (
     "^(?!0000)(?:[0-9]{4}-(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])"
@@ -161,14 +163,18 @@ def search_matches(record: Mapping[str, Json], term: str) -> bool:
 
 
 def point_of(value: Json) -> tuple[float, float] | None:
-    """(latitude, longitude) in degrees of {lat, lon}; None when it is no point or out of range."""
+    """(latitude, longitude) in degrees of {lat, lon}; None when it is no point or out of range. Less than `TINY` degrees is 0."""
     if not isinstance(value, Mapping):
         return None
     lat: Json = value.get("lat")
     lon: Json = value.get("lon")
     if not is_number(lat) or not is_number(lon) or not (abs(lat) <= 90 and abs(lon) <= 180):
         return None
-    return float(lat), float(lon)
+    return _degrees(lat), _degrees(lon)
+
+
+def _degrees(value: float) -> float:
+    return 0.0 if abs(value) < TINY else float(value)
 
 
 def distance_m(a: tuple[float, float], b: tuple[float, float]) -> float:

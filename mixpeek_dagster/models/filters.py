@@ -42,9 +42,9 @@ from typing import Any, Final
 
 from mixpeek_dagster.errors import Invalid
 from mixpeek_dagster.models import patterns
+from mixpeek_dagster.models.automata import Pattern
 from mixpeek_dagster.models.comparison import Json, candidates, fold, instant_us, is_number, number, reached
 from mixpeek_dagster.models.geometry import Region, region
-from mixpeek_dagster.models.patterns import Pattern
 
 MAX_DEPTH: Final = 16
 MAX_CONDITIONS: Final = 500

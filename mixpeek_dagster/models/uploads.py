@@ -113,4 +113,4 @@ class Upload(UploadCreate):
     @property
     def key(self) -> str:
         """Where the file is in managed storage."""
-        return f"{self.namespace_id}/{self.bucket_id}/{self.upload_id}"
+        return f"{self.namespace_id}/{self.bucket_id}/uploads/{self.upload_id}"

@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from mixpeek_dagster.catalog import Records
 from mixpeek_dagster.catalog.batches import Claim
 from mixpeek_dagster.errors import BadRequest, MixpeekError, NotFound, Transient, WrongState
-from mixpeek_dagster.models.batches import Batch, BatchPart, BatchStatus, PartStatus, Step, fold, partition_key
+from mixpeek_dagster.models.batches import Batch, BatchPart, BatchStatus, DedupStrategy, PartStatus, Step, fold, partition_key
 from mixpeek_dagster.models.collections import downstream_tiers
 from mixpeek_dagster.models.ids import BatchId, BucketId, CollectionId, NamespaceId, TaskId, new_id
 from mixpeek_dagster.models.objects import ObjectStatus
 from mixpeek_dagster.settings import Settings
 
-MAX_ATTEMPTS = 3
+MAX_STALLS = 5
 
 
 class Superseded(Transient):
@@ -29,6 +29,7 @@ def create_batch(
     bucket_id: BucketId,
     now: str,
     collection_ids: Sequence[CollectionId] | None = None,
+    dedup: DedupStrategy = "skip",
 ) -> Batch:
     """A DRAFT batch of these objects.
 
@@ -45,6 +46,7 @@ def create_batch(
         namespace_id=namespace_id,
         bucket_id=bucket_id,
         status=BatchStatus.DRAFT,
+        dedup_strategy=dedup,
         collection_ids=collection_ids,
         created_at=now,
         updated_at=now,
@@ -214,13 +216,14 @@ def end(records: Records, batch: Batch, status: BatchStatus, *, now: str, error:
 
 
 def fail_part(records: Records, part: BatchPart, error: str, *, settings: Settings, now: str, retry: bool) -> Batch | None:
-    """A part's run ended without finishing it: queue it again, or fail it when `retry` is off or its attempts are used up.
+    """A part's run ended without finishing it: queue it again, or fail it when `retry` is off or run after run records nothing.
 
     None when the part had ended already: the last step of a run records the end itself, and must not be undone.
     """
     running = (PartStatus.CLAIMED, PartStatus.RUNNING)
-    if retry and part.attempt < MAX_ATTEMPTS:
-        moved = records.batches.move_part(part, PartStatus.QUEUED, only_from=running, run_id=None, error=None)
+    if retry and part.stalls + 1 < MAX_STALLS:
+        again = {"run_id": None, "run_key": None, "error": None, "stalls": part.stalls + 1}
+        moved = records.batches.move_part(part, PartStatus.QUEUED, only_from=running, **again)
         return records.batches.get(part.batch_id) if moved else None
     if not records.batches.move_part(part, PartStatus.FAILED, only_from=running, error=error[:2000]):
         return None

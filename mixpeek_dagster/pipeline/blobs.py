@@ -6,6 +6,7 @@ transaction that records them, so a failure leaves at most a file that nobody na
 
 import base64
 import binascii
+import io
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -47,24 +48,8 @@ class BlobMaker:
             return self._from_data(body, body.data)
         return self._from_upload(body, str(body.upload_id))
 
-    def of_upload(self, upload: Upload, *, property: str, type: FieldType) -> Blob:
-        """A blob with a file of its own, the same bytes as the upload's."""
-        key = f"{upload.namespace_id}/{upload.bucket_id}/{new_id('blob')}"
-        self._warehouse.blobs.copy(upload.key, key)
-        self._stored.append(key)
-        return Blob(
-            property=property,
-            type=type,
-            managed=key,
-            etag=upload.file_hash or "",
-            filename=upload.filename,
-            mime_type=upload.content_type.partition(";")[0].strip().lower(),
-            size_bytes=upload.file_size_bytes,
-        )
-
-    def discard(self) -> None:
-        for key in self._stored:
-            self._warehouse.blobs.delete(key)
+    def _new_key(self) -> str:
+        return f"{self._bucket.namespace_id}/{self._bucket.bucket_id}/{new_id('blob')}"
 
     def _from_upload(self, body: BlobCreate, upload_id: str) -> Blob:
         bucket_id = self._bucket.bucket_id
@@ -74,8 +59,15 @@ class BlobMaker:
                 upload = records.uploads.get(upload.duplicate_of_upload_id, bucket_id=bucket_id)
         if upload.status is not UploadStatus.COMPLETED:
             raise WrongState(f"Upload {upload_id} is {upload.status}; confirm it before an object uses it.")
-        blob = self.of_upload(upload, property=body.property, type=body.type)
-        return blob.model_copy(update={"metadata": body.metadata})
+        key = self._new_key()
+        try:
+            with self._warehouse.blobs.open(upload.key) as stream:
+                self._warehouse.blobs.put(key, stream)
+        except FileNotFoundError as error:
+            raise WrongState(f"The file of upload {upload_id} was deleted with the object that was made from it.") from error
+        self._stored.append(key)
+        blob = blob_of(upload, property=body.property, type=body.type)
+        return blob.model_copy(update={"managed": key, "metadata": body.metadata})
 
     def _at(self, body: BlobCreate, url: str) -> Blob:
         check_reference(url, settings=self._warehouse.settings)
@@ -115,9 +107,8 @@ class BlobMaker:
                 return self._inline(body, content.decode())
             except UnicodeDecodeError as error:
                 raise Invalid(f"Blob {body.property!r} is of type {body.type.value}, but its data is not UTF-8.") from error
-        key = f"{self._bucket.namespace_id}/{self._bucket.bucket_id}/{new_id('blob')}"
-        name = body.filename or filename
-        stored = self._warehouse.blobs.put(key, [content], max_bytes=self._warehouse.settings.max_body_bytes)
+        key, name = self._new_key(), body.filename or filename
+        stored = self._warehouse.blobs.put(key, io.BytesIO(content))
         self._stored.append(key)
         return Blob(
             property=body.property,
@@ -129,6 +120,19 @@ class BlobMaker:
             size_bytes=stored.size,
             metadata=body.metadata,
         )
+
+
+def blob_of(upload: Upload, *, property: str, type: FieldType) -> Blob:
+    """A blob that takes an upload's file over."""
+    return Blob(
+        property=property,
+        type=type,
+        managed=upload.key,
+        etag=upload.file_hash or "",
+        filename=upload.filename,
+        mime_type=upload.content_type.partition(";")[0].strip().lower(),
+        size_bytes=upload.file_size_bytes,
+    )
 
 
 def check_reference(url: str, *, settings: Settings) -> None:

@@ -1,18 +1,10 @@
-"""Change and delete buckets."""
-
-from collections.abc import Mapping
-from typing import Any
+"""Change buckets, and see whether one may be deleted."""
 
 from mixpeek_dagster.catalog import Records
-from mixpeek_dagster.errors import BadRequest, Invalid, NotFound, WrongState
+from mixpeek_dagster.errors import BadRequest, Invalid, WrongState
 from mixpeek_dagster.models.buckets import Bucket, BucketPatch, BucketSchema, UniqueKey
-from mixpeek_dagster.models.ids import BucketId, NamespaceId
-from mixpeek_dagster.pipeline.batches import cancel
 from mixpeek_dagster.pipeline.namespaces import active_batches
-from mixpeek_dagster.pipeline.removal import finish_removals, remove_objects
 from mixpeek_dagster.pipeline.warehouse import Warehouse
-
-_CHUNK = 500
 
 
 def change_bucket(warehouse: Warehouse, bucket: Bucket, body: BucketPatch, *, force_schema_break: bool) -> Bucket:
@@ -80,38 +72,3 @@ def check_removable(records: Records, bucket: Bucket, *, force: bool) -> None:
     if readers:
         names = ", ".join(one.collection_name for one in readers[:5])
         raise WrongState(f"Collections read from bucket {bucket.bucket_name!r} ({names}): delete them, or force_foreclose=true.")
-
-
-def delete_bucket(warehouse: Warehouse, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Delete a bucket with its objects, their documents and vectors, and its syncs. Doing it again goes on where it stopped."""
-    bucket_id, namespace_id = BucketId(inputs["bucket_id"]), NamespaceId(inputs["namespace_id"])
-    documents = 0
-    try:
-        with warehouse.catalog.transaction() as records:
-            bucket = records.buckets.get(bucket_id, namespace_id=namespace_id)
-            for batch in active_batches(records, namespace_id, bucket_id):
-                cancel(records, batch.batch_id, now=warehouse.now())
-            records.syncs.remove_of_bucket(bucket_id)
-    except NotFound:
-        return {}
-    while True:
-        with warehouse.catalog.transaction() as records:
-            doomed = records.objects.ids_in_bucket(bucket_id, limit=_CHUNK)
-            if not doomed:
-                _forget(records, bucket)
-                break
-            documents += remove_objects(records, warehouse.index, doomed, now=warehouse.now())
-        finish_removals(warehouse)
-    warehouse.blobs.delete_below(f"{namespace_id}/{bucket_id}")
-    return {"documents_deleted": documents, "objects_deleted": bucket.object_count}
-
-
-def _forget(records: Records, bucket: Bucket) -> None:
-    """Delete the bucket's row, and its name from the sources of collections that read from others too."""
-    for one in records.collections.all(bucket.namespace_id):
-        left = [each for each in one.source.bucket_ids if each != bucket.bucket_id]
-        if bucket.bucket_id in one.source.bucket_ids and left:
-            records.collections.put(one.model_copy(update={"source": one.source.model_copy(update={"bucket_ids": left})}))
-        elif bucket.bucket_id in one.source.bucket_ids:
-            records.collections.put(one.model_copy(update={"enabled": False}))
-    records.buckets.remove(bucket.bucket_id)

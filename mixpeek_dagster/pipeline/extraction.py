@@ -23,12 +23,14 @@ from mixpeek_dagster.models.collections import Collection
 from mixpeek_dagster.models.documents import Document, DocumentState, Feature
 from mixpeek_dagster.models.ids import document_id
 from mixpeek_dagster.pipeline.batches import advance_step, failure_words, finish_step, open_step
-from mixpeek_dagster.pipeline.reading import Item, Reader, lookup
+from mixpeek_dagster.pipeline.reading import LARGEST, SMALLEST, Item, Reader, lookup
 from mixpeek_dagster.pipeline.removal import finish_removals, remove_documents, space_of
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.vectors.index import Point
 
 FETCH_THREADS = 8
+# A window is what a crash may cost: it is sized to take a few seconds, whatever one object takes.
+FAST_S, SLOW_S = 2.0, 8.0
 SAMPLES = 8
 
 
@@ -98,9 +100,16 @@ class _StepRun:
                     extractions = infer(self.extractor, window.prepared, threads=self.warehouse.settings.threads)
                     seconds, started = time.perf_counter() - started, time.perf_counter()
                     self._record(window, extractions, seconds=seconds)
+                    self._tune(len(window.items), seconds)
                     progress(self.step)
         self._finish()
         return self.report
+
+    def _tune(self, items: int, seconds: float) -> None:
+        if seconds < FAST_S and items >= self.reader.window:
+            self.reader.window = min(2 * self.reader.window, LARGEST)
+        elif seconds > SLOW_S:
+            self.reader.window = max(self.reader.window // 2, SMALLEST)
 
     # Reading: in a background thread, one window ahead
 

@@ -1,16 +1,13 @@
-"""Change and delete namespaces."""
+"""Change namespaces, and see whether work is under way in them."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from mixpeek_dagster import plugins
 from mixpeek_dagster.catalog import Records
-from mixpeek_dagster.errors import NotFound, WrongState
+from mixpeek_dagster.errors import WrongState
 from mixpeek_dagster.models.batches import Batch, BatchStatus
 from mixpeek_dagster.models.ids import BucketId, NamespaceId
 from mixpeek_dagster.models.namespaces import Namespace, NamespacePatch
-from mixpeek_dagster.pipeline.batches import cancel
-from mixpeek_dagster.pipeline.removal import space_of
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 
 _ACTIVE = (BatchStatus.QUEUED, BatchStatus.PROCESSING)
@@ -56,24 +53,3 @@ def check_idle(records: Records, namespace_id: NamespaceId, bucket_id: BucketId 
         raise WrongState(
             f"{len(busy)} batches of {bucket_id or namespace_id} are under way ({busy[0].batch_id}): cancel them, or force it."
         )
-
-
-def delete_namespace(warehouse: Warehouse, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Delete a namespace and everything in it. Doing it again does nothing."""
-    namespace_id = NamespaceId(inputs["namespace_id"])
-    try:
-        with warehouse.catalog.transaction() as records:
-            records.namespaces.get(namespace_id)
-            for batch in active_batches(records, namespace_id):
-                cancel(records, batch.batch_id, now=warehouse.now())
-            collections = records.collections.all(namespace_id)
-            counts = records.namespaces.counts(namespace_id)
-            for bucket in records.buckets.all(namespace_id):
-                records.syncs.remove_of_bucket(bucket.bucket_id)
-            records.namespaces.remove(namespace_id)
-    except NotFound:
-        return {}
-    for collection in collections:
-        warehouse.index.drop(space_of(collection))
-    warehouse.blobs.delete_below(namespace_id)
-    return counts

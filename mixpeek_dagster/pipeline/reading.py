@@ -21,7 +21,7 @@ from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.storage.provider import Entry
 from mixpeek_dagster.storage.urls import fetch_url
 
-WINDOW = 256
+SMALLEST, LARGEST = 32, 1024
 _TRIES = 3
 
 
@@ -80,9 +80,11 @@ class Reader:
         self._syncs: dict[SyncId, Sync] = {}
         first = any(collection.collection_id in tier for tier in batch.dag_tiers[:1])
         self._reads_items = first or collection.source.type == "bucket"
+        self.window = 2 * SMALLEST
+        """How many items the next window takes; the step tunes it to its speed."""
 
     def windows(self, after: str) -> Iterator[list[Item]]:
-        """Items in order, up to `WINDOW` at a time; what is gone meanwhile, filtered out or done before comes marked as skipped."""
+        """Items in order, up to `window` at a time; what is gone meanwhile, filtered out or done before comes marked as skipped."""
         while True:
             window = self._items(after) if self._reads_items else self._upstream(after)
             if not window:
@@ -95,7 +97,7 @@ class Reader:
         start = (self._part.part - 1) * size
         position = int(after) + 1 if after else start
         with self._warehouse.catalog.reading() as records:
-            rows = records.batches.items(self._batch.batch_id, start=position, stop=min(position + WINDOW, start + size))
+            rows = records.batches.items(self._batch.batch_id, start=position, stop=min(position + self.window, start + size))
             if self._batch.type == "COLLECTION":
                 documents = records.documents.named([item for _, item in rows])
                 objects = records.objects.named({d.root_object_id for d in documents.values() if d.root_object_id})
@@ -128,7 +130,7 @@ class Reader:
     def _upstream(self, after: str) -> list[Item]:
         with self._warehouse.catalog.reading() as records:
             sources = self._collection.source.collection_ids
-            documents = records.documents.of_part(self._part.partition_key, sources, after=after, limit=WINDOW)
+            documents = records.documents.of_part(self._part.partition_key, sources, after=after, limit=self.window)
             objects = records.objects.named({document.root_object_id for document in documents if document.root_object_id})
         return self._filtered(
             [Item(one.document_id, one.document_id, objects.get(one.root_object_id or ""), one) for one in documents]
@@ -229,6 +231,8 @@ def open_blob(warehouse: Warehouse, object_id: str, index: int) -> tuple[Abstrac
         return BytesIO(blob.text.encode()), blob
     try:
         if blob.managed is not None:
+            if warehouse.blobs.head(blob.managed) is None:
+                raise FileNotFoundError(blob.managed)
             return warehouse.blobs.open(blob.managed), blob
         if blob.key is not None and sync is not None:
             key = blob.key.encode("utf-8", "surrogateescape")

@@ -18,8 +18,8 @@ Work = Callable[[Warehouse, Mapping[str, Any]], dict[str, Any]]
 """What a task does with its inputs: idempotent, since it may be done twice. Returns the outputs."""
 
 _WORK: Mapping[TaskType, str] = {
-    TaskType.DELETE_NAMESPACE: "namespaces:delete_namespace",
-    TaskType.DELETE_BUCKET: "buckets:delete_bucket",
+    TaskType.DELETE_NAMESPACE: "cascade:delete_namespace",
+    TaskType.DELETE_BUCKET: "cascade:delete_bucket",
     TaskType.CONFIRM_UPLOAD: "uploads:confirm_task",
     TaskType.CONFIRM_UPLOADS: "uploads:confirm_task",
 }

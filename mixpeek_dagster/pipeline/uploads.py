@@ -1,9 +1,10 @@
 """Files that clients put into managed storage: announce, receive, confirm.
 
-A confirmed upload becomes an object that owns a file of its own, so that upload and object can be deleted apart.
+The object that a confirmation makes takes the upload's file over; other objects that name the upload get copies.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +16,11 @@ from mixpeek_dagster.models.objects import ObjectCreate
 from mixpeek_dagster.models.tasks import Task, TaskType
 from mixpeek_dagster.models.uploads import Upload, UploadConfirm, UploadConfirmation, UploadCreate, UploadStatus
 from mixpeek_dagster.pipeline.batches import create_batch, submit
-from mixpeek_dagster.pipeline.blobs import BlobMaker
+from mixpeek_dagster.pipeline.blobs import blob_of
 from mixpeek_dagster.pipeline.objects import register
 from mixpeek_dagster.pipeline.tasks import add_task
 from mixpeek_dagster.pipeline.warehouse import Warehouse
-from mixpeek_dagster.storage.managed import Stored
+from mixpeek_dagster.storage.blobs import Blob as StoredFile
 
 LARGE_BYTES = 100 * 1000**2
 """From here on a confirmation is a task."""
@@ -90,7 +91,7 @@ def _place(bucket: Bucket, body: UploadCreate) -> str:
     return found
 
 
-def receive(warehouse: Warehouse, upload_id: str, content_type: str | None, chunks: Iterable[bytes]) -> Stored:
+def receive(warehouse: Warehouse, upload_id: str, content_type: str | None, chunks: Iterable[bytes]) -> StoredFile:
     """Store an upload's file; sent again before the confirmation, it replaces the first.
 
     Raises:
@@ -101,16 +102,18 @@ def receive(warehouse: Warehouse, upload_id: str, content_type: str | None, chun
         upload = records.uploads.get(upload_id)
     if upload.status not in (UploadStatus.PENDING, UploadStatus.IN_PROGRESS):
         raise WrongState(f"Upload {upload_id} is {upload.status}; it takes no file any more.")
+    if upload.expires_at < warehouse.now():
+        raise WrongState(f"Upload {upload_id} expired at {upload.expires_at}; announce the file again.")
     given = (content_type or "").partition(";")[0].strip().lower()
     if given and given != upload.content_type.partition(";")[0].strip().lower():
         raise Forbidden(f"The upload was announced as {upload.content_type}; send that Content-Type, or none.")
     most = min(upload.file_size_bytes or warehouse.settings.max_upload_bytes, warehouse.settings.max_upload_bytes)
-    stored = warehouse.blobs.put(upload.key, chunks, max_bytes=most)
+    stored = warehouse.blobs.put(upload.key, _Stream(chunks), max_bytes=most, replace=True)
     with warehouse.catalog.transaction() as records:
         current = records.uploads.get(upload_id)
         if current.status not in (UploadStatus.PENDING, UploadStatus.IN_PROGRESS):
             raise WrongState(f"Upload {upload_id} was {current.status} meanwhile.")
-        arrived = {"status": UploadStatus.IN_PROGRESS, "stored_etag": stored.etag, "stored_hash": stored.sha256}
+        arrived = {"status": UploadStatus.IN_PROGRESS, "stored_etag": stored.sha256, "stored_hash": stored.sha256}
         records.uploads.put(current.model_copy(update={**arrived, "updated_at": warehouse.now()}))
     return stored
 
@@ -185,9 +188,10 @@ def _check(warehouse: Warehouse, upload: Upload, body: UploadConfirm) -> int:
         raise WrongState(f"Upload {upload.upload_id} is {upload.status}; announce the file again.")
     if upload.expires_at < warehouse.now() and upload.status is not UploadStatus.PROCESSING:
         raise WrongState(f"Upload {upload.upload_id} expired at {upload.expires_at}; announce the file again.")
-    size = warehouse.blobs.size(upload.key)
-    if size is None or upload.stored_etag is None:
+    stored = warehouse.blobs.head(upload.key)
+    if stored is None or upload.stored_etag is None:
         raise WrongState(f"Upload {upload.upload_id} has no file yet: PUT it to the presigned_url, then confirm.")
+    size = stored.size
     for wanted in (upload.file_size_bytes, body.file_size_bytes):
         if wanted is not None and wanted != size:
             raise BadRequest(f"Upload {upload.upload_id} has {size} bytes, not {wanted}.")
@@ -201,25 +205,20 @@ def _check(warehouse: Warehouse, upload: Upload, body: UploadConfirm) -> int:
 def _complete(warehouse: Warehouse, upload: Upload, size: int, body: UploadConfirm, *, policy: Policy | None) -> Upload:
     with warehouse.catalog.reading() as records:
         bucket = _without_required_blobs(records.buckets.get(upload.bucket_id, namespace_id=upload.namespace_id))
-    maker = BlobMaker(warehouse, bucket)
-    try:
-        with warehouse.catalog.transaction() as records:
-            upload = records.uploads.get(upload.upload_id)
-            if upload.status is UploadStatus.COMPLETED:  # another confirmation was faster
-                return upload
-            now = warehouse.now()
-            done: dict[str, Any] = {"status": UploadStatus.COMPLETED, "file_size_bytes": size, "file_hash": upload.stored_hash}
-            upload = upload.model_copy(update={**done, "verified_at": now, "completed_at": now, "updated_at": now})
-            if upload.create_object_on_confirm and upload.blob_property:
-                blob = maker.of_upload(upload, property=upload.blob_property, type=FieldType(upload.blob_type))
-                made = ObjectCreate(metadata=upload.object_metadata or {})
-                stored = register(records, warehouse, bucket, made, [blob], policy=policy)
-                batch_id = _submit(records, warehouse, bucket, stored.object_id, now=now) if body.auto_submit_batch else None
-                upload = upload.model_copy(update={"object_id": stored.object_id, "batch_id": batch_id})
-            records.uploads.put(upload)
-    except BaseException:
-        maker.discard()
-        raise
+    with warehouse.catalog.transaction() as records:
+        upload = records.uploads.get(upload.upload_id)
+        if upload.status is UploadStatus.COMPLETED:  # another confirmation was faster
+            return upload
+        now = warehouse.now()
+        done: dict[str, Any] = {"status": UploadStatus.COMPLETED, "file_size_bytes": size, "file_hash": upload.stored_hash}
+        upload = upload.model_copy(update={**done, "verified_at": now, "completed_at": now, "updated_at": now})
+        if upload.create_object_on_confirm and upload.blob_property:
+            blob = blob_of(upload, property=upload.blob_property, type=FieldType(upload.blob_type))
+            made = ObjectCreate(metadata=upload.object_metadata or {})
+            stored = register(records, warehouse, bucket, made, [blob], policy=policy)
+            batch_id = _submit(records, warehouse, bucket, stored.object_id, now=now) if body.auto_submit_batch else None
+            upload = upload.model_copy(update={"object_id": stored.object_id, "batch_id": batch_id})
+        records.uploads.put(upload)
     return upload
 
 
@@ -245,10 +244,38 @@ def _fail(warehouse: Warehouse, upload_id: str, reason: str) -> None:
             records.uploads.put(upload.model_copy(update=failed))
 
 
-def delete_upload(warehouse: Warehouse, bucket: Bucket, upload_id: str, *, keep_file: bool = False) -> None:
-    """Forget an upload and, unless `keep_file`, its file; an object made from it keeps its own."""
+def delete_upload(warehouse: Warehouse, bucket: Bucket, upload_id: str) -> None:
+    """Forget an upload and its file, unless the object that was made from it has taken the file over."""
     with warehouse.catalog.transaction() as records:
         upload = records.uploads.get(upload_id, namespace_id=bucket.namespace_id, bucket_id=bucket.bucket_id)
+        is_taken = upload.object_id is not None and upload.object_id in records.objects.named([upload.object_id])
         records.uploads.remove(upload.upload_id)
-    if not keep_file:
+    if not is_taken:
         warehouse.blobs.delete(upload.key)
+
+
+class _Stream(io.BufferedReader):
+    """Chunks as a file that is read once."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        super().__init__(_Raw(iter(chunks)), buffer_size=256 * 1024)
+
+
+class _Raw(io.RawIOBase):
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._left = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._left:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._left = chunk
+        view = memoryview(buffer)
+        taken, self._left = self._left[: len(view)], self._left[len(view) :]
+        view[: len(taken)] = taken
+        return len(taken)

@@ -180,14 +180,13 @@ class AzureSource:
 
     def head(self, key: bytes) -> Entry | None:
         response = self._send(self._path(key), {}, method="HEAD")
-        try:
-            if response.status == 200:
-                return _entry(key, response.headers)
-            raise self._error(response, self.location(key))
-        except FileNotFoundError:
+        read_all(response)  # nothing, but the connection is free again
+        if response.status == 200:
+            return _entry(key, response.headers)
+        error = self._error(response, self.location(key))
+        if isinstance(error, FileNotFoundError):
             return None
-        finally:
-            response.close()
+        raise error
 
     @contextmanager
     def open(self, key: bytes, *, if_match: Entry | None = None) -> Iterator[BinaryIO]:

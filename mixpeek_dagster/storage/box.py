@@ -25,7 +25,7 @@ from mixpeek_dagster.storage.http import Http, Request, body_stream, read_all
 from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
 from mixpeek_dagster.storage.tokens import BearerToken, Grant, ask_for_token, form_request, sign_jwt
 
-FIELDS = "type,id,name,size,sha1,content_modified_at,modified_at,item_status,path_collection"
+FIELDS = "type,id,name,size,sha1,content_modified_at,modified_at"
 LONGEST_ANSWER = 64 * 1024 * 1024
 REQUESTS_PER_PAGE = 20
 """A page of a tree of many empty folders ends after so many requests, so that a listing keeps its place."""
@@ -137,7 +137,7 @@ class BoxSource:
 
     def head(self, key: bytes) -> Entry | None:
         file_id, _ = _parse(key)
-        response = self._send(f"/2.0/files/{quote(file_id)}?{urlencode({'fields': FIELDS})}")
+        response = self._send(f"/2.0/files/{quote(file_id)}?{urlencode({'fields': FIELDS + ',item_status,path_collection'})}")
         if response.status == 404 and _is_boxs(response):
             return None
         if response.status != 200:

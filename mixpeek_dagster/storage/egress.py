@@ -74,6 +74,10 @@ def check_url(url: str, *, allowed_hosts: Collection[str] = ()) -> SplitResult:
         raise UrlRefused("Only http:// and https:// URLs with a host can be reached.")
     if parts.username is not None or parts.password is not None:
         raise UrlRefused(f"The URL of {host} holds a user name or password: pass credentials in the connection instead.")
+    try:
+        host.encode("idna")
+    except UnicodeError as error:
+        raise UrlRefused("The URL's host is not a name that DNS can hold.") from error
     if any(character <= " " or character == "\\" for character in parts.netloc):
         raise UrlRefused("The URL's host holds a space, control character or backslash.")
     if port not in PUBLIC_PORTS and not is_allowed(host, port, allowed_hosts):

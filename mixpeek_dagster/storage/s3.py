@@ -91,20 +91,19 @@ class S3Source:
         return page
 
     def head(self, key: bytes) -> Entry | None:
-        params = {"Bucket": self.place.bucket, "Key": _key_text(key)}
-        response = self._send("HEAD", "head_object", params)
-        if response.status != 200:
-            # The answer to a HEAD has no body, so it cannot tell a missing key from a missing bucket: ask again in full.
-            response.close()
-            response = self._send("GET", "get_object", params)
         try:
-            if response.status != 200:
-                raise self._error(response, self.location(key))
-            return _entry(key, response.headers)
+            params = {"Bucket": self.place.bucket, "Key": _key_text(key)}
+            response = self._send("HEAD", "head_object", params)
+            read_all(response)  # nothing, but the connection is free again
+            if response.status == 200:
+                return _entry(key, response.headers)
+            # The answer to a HEAD has no body, so it cannot tell a missing key from a missing bucket: ask again in full.
+            with self._send("GET", "get_object", params) as response:
+                if response.status != 200:
+                    raise self._error(response, self.location(key))
+                return _entry(key, response.headers)
         except FileNotFoundError:
             return None
-        finally:
-            response.close()
 
     @contextmanager
     def open(self, key: bytes, *, if_match: Entry | None = None) -> Iterator[BinaryIO]:
@@ -202,7 +201,7 @@ def _make_addresses(endpoint: Endpoint, use_ssl: bool) -> Any:
         region_name=endpoint.region,
         endpoint_url=endpoint.url,
         use_ssl=use_ssl,
-        config=BotoConfig(signature_version=UNSIGNED, s3={"addressing_style": style}),
+        config=BotoConfig(signature_version=UNSIGNED, s3={"addressing_style": style, "us_east_1_regional_endpoint": "regional"}),
     )
 
 

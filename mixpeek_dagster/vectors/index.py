@@ -88,7 +88,7 @@ class VectorIndex(Protocol):
     """All writes are idempotent. Methods raise `VectorIndexError` naming the collection and, for partial failures, the documents.
 
     A space that nobody made or that was dropped is empty: reading it finds nothing, deleting from it does nothing.
-    Methods may be called from several threads; an index that was idle during a fork works in the child.
+    Methods may be called from several threads. An index may be opened before a fork, but not used on both sides of it.
     """
 
     @classmethod

@@ -7,6 +7,7 @@ beside it are there for people who query Weaviate themselves.
 
 import logging
 import os
+import random
 import re
 import socket
 import time
@@ -93,7 +94,10 @@ class WeaviateIndex:
 
     def upsert(self, space: Space, points: Sequence[Point]) -> None:
         """As the port says. Also makes the space, because a server with auto-schema on would guess one from the first object."""
-        objects = {point.document_id: stored_object(space, point) for point in points}
+        # The server skips the vector index when an object comes again with an equal vector, also when a crash cost it that vector
+        # (docs/decisions/0003). Another length in every call makes it take the vector, so writing again always repairs.
+        scale = random.uniform(1.0, 2.0)
+        objects = {point.document_id: stored_object(space, point, scale=scale) for point in points}
         if not objects:
             return
         try:
@@ -145,7 +149,7 @@ class WeaviateIndex:
     def close(self) -> None:
         with self._lock:
             client, self._client = self._client, None
-        if client is not None and self._client_pid == os.getpid():
+        if client is not None and self._client_pid == os.getpid():  # a forked child must not touch its parent's
             client.close()
 
     def _write(self, space: Space, batch: Mapping[str, StoredObject]) -> list[tuple[str, str]]:
@@ -195,13 +199,15 @@ class WeaviateIndex:
         raise AssertionError("unreachable")
 
     def _connected(self) -> weaviate.WeaviateClient:
-        """This process's client. A forked child makes its own: gRPC channels do not survive a fork.
+        """This process's client. gRPC that was used before a fork may hang in the child for ever, so the child is refused.
 
         Raises:
             VectorIndexError: nothing answers at the URL, or what answers refuses us.
         """
+        if self._client_pid not in (0, os.getpid()):
+            raise VectorIndexError("Weaviate was used before this process was forked: start workers with spawn instead of fork.")
         with self._lock:
-            if self._client is None or self._client_pid != os.getpid():
+            if self._client is None:
                 try:
                     self._reach(self._port)
                     self._client = self._connect()
@@ -329,7 +335,8 @@ def _search(
         return_metadata=MetadataQuery(distance=True),
         return_properties=["document_id"],
     )
-    return [Hit(str(item.properties["document_id"]), 1.0 - (item.metadata.distance or 0.0)) for item in found.objects]
+    # Rounded to what float32 carries, so that equal vectors tie whatever length they were stored with.
+    return [Hit(str(item.properties["document_id"]), round(1.0 - (item.metadata.distance or 0.0), 6)) for item in found.objects]
 
 
 def _page(client: weaviate.WeaviateClient, space: Space, after: UUID | None) -> list[tuple[UUID, str]]:

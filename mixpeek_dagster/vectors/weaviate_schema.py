@@ -8,6 +8,8 @@ from hashlib import sha256
 from typing import Any, cast
 from uuid import UUID, uuid5
 
+import numpy as np
+
 from mixpeek_dagster.errors import Invalid, MissingExtra
 from mixpeek_dagster.vectors.index import Point, Space, checked
 
@@ -113,9 +115,14 @@ def _create(client: weaviate.WeaviateClient, space: Space) -> WeaviateBaseError 
     return None
 
 
-def stored_object(space: Space, point: Point) -> StoredObject:
-    """The point as Weaviate takes it. Raises `Invalid` for a vector or payload that cannot be stored."""
-    vectors = {vector_name(output): checked(space, output, vector) for output, vector in point.vectors.items()}
+def stored_object(space: Space, point: Point, *, scale: float = 1.0) -> StoredObject:
+    """The point as Weaviate takes it, its vectors times `scale`, which cosine does not see.
+
+    Raises:
+        Invalid: a vector or the payload cannot be stored.
+    """
+    factor = np.float32(scale)
+    vectors = {vector_name(output): checked(space, output, vector) * factor for output, vector in point.vectors.items()}
     payload = point.payload
     properties: dict[str, Any] = {
         "document_id": point.document_id,

@@ -32,12 +32,13 @@ class Answer:
 
 
 class Scripted:
-    """A running server: `url`, `host`, and what it was `asked`."""
+    """A running server: `url`, `host`, what it was `asked`, and the client ports of its `connections`."""
 
     def __init__(self, port: int) -> None:
         self.host = f"127.0.0.1:{port}"
         self.url = f"http://{self.host}"
         self.asked: list[Asked] = []
+        self.connections: set[int] = set()
 
 
 @contextlib.contextmanager
@@ -53,6 +54,7 @@ def scripted(answer: Callable[[Asked], Answer]) -> Iterator[Scripted]:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             asked = Asked(self.command, parts.path, query, dict(self.headers.items()), body)
             server.asked.append(asked)
+            server.connections.add(self.client_address[1])
             said = answer(asked)
             self.send_response(said.status)
             for name, value in said.headers.items():

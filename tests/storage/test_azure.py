@@ -7,12 +7,13 @@ from urllib.parse import quote
 import pytest
 
 from mixpeek_dagster.errors import AccessDenied, Archived, BadListing, Changed, Invalid, ProviderDown, WrongConnection
+from mixpeek_dagster.storage import azure
 from mixpeek_dagster.storage.azure import API_VERSION, AzureSource, sign
 from mixpeek_dagster.storage.connect import open_source
 from mixpeek_dagster.storage.http import Backoff, Http, Request, read_all
 from tests.storage import contract
 from tests.storage.contract import ProviderContract, World, listing
-from tests.storage.scripted import Answer, Scripted, scripted
+from tests.storage.scripted import Answer, Asked, Scripted, scripted
 from tests.storage.worlds import allow, new_name
 
 ACCOUNT = "devstoreaccount1"
@@ -159,6 +160,28 @@ def test_errors_are_mapped(status: int, code: str, kind: type[Exception]) -> Non
     headers = {"x-ms-error-code": code} if code else {}
     with scripted(lambda _asked: Answer(status, b"", headers)) as server, pytest.raises(kind):
         source_of(server).open(b"k").__enter__()
+
+
+def test_a_managed_identity_brings_its_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(asked: Asked) -> Answer:
+        if asked.path == "/metadata/identity/oauth2/token":
+            assert (asked.headers["Metadata"], asked.query["client_id"]) == ("true", "mine")
+            return Answer(body=b'{"access_token": "secret", "expires_in": "86400"}')
+        return Answer(body=page_xml("")) if asked.headers["Authorization"] == "Bearer secret" else Answer(403)
+
+    with scripted(answer) as server:
+        monkeypatch.setattr(azure, "IDENTITY_HOST", server.host)
+        config = {
+            "account_name": "account",
+            "container": "con",
+            "endpoint_url": server.url,
+            "credentials": {"type": "managed_identity", "client_id": "mine"},
+        }
+        settings = allow(server.host, ambient_credentials=True)
+        source = open_source("azure", config, source_path="", settings=settings)
+        source.check()
+        source.check()
+        assert len(server.asked) == 3
 
 
 def test_a_managed_identity_is_the_operators_to_lend() -> None:

@@ -168,3 +168,17 @@ def test_errors_are_mapped(status: int, body: bytes, kind: type[Exception]) -> N
         for ask in (lambda: source.head(b"k"), lambda: source.open(b"k").__enter__()):
             with pytest.raises(kind):
                 ask()
+
+
+def test_the_machines_own_account_is_the_operators_to_lend(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(asked: Asked) -> Answer:
+        assert asked.headers["Metadata-Flavor"] == "Google"
+        return Answer(body=b'{"access_token": "own", "expires_in": 3600}')
+
+    with scripted(answer) as server:
+        monkeypatch.setattr(gcs, "METADATA_HOST", server.host)
+        source = open_source("gcs", {"bucket": "b"}, source_path="", settings=allow(ambient_credentials=True))
+        assert isinstance(source, GCSSource)
+        assert source._token is not None
+        assert source._token.value() == source._token.value() == "own"
+        assert len(server.asked) == 1

@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import botocore.session
 import pytest
 
 from mixpeek_dagster.errors import AccessDenied, Archived, Changed, Invalid, ProviderDown, UrlRefused, WrongConnection
+from mixpeek_dagster.storage import s3_credentials
 from mixpeek_dagster.storage.connect import open_source
 from tests.servers import S3Server, s3_client
 from tests.storage.contract import ProviderContract, World, listing
@@ -193,3 +195,27 @@ def test_a_file_that_changes_between_listing_and_reading_is_changed(seaweedfs: S
     client.put_object(Bucket=bucket, Key="top.txt", Body=b"new")
     with pytest.raises(Changed), source.open(b"top.txt", if_match=old):
         pass
+
+
+def test_the_machines_own_credentials_are_used_when_lent(moto: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = new_name("ambient")
+    client: Any = s3_client(moto)
+    client.create_bucket(Bucket=bucket)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", moto.access_key_id)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", moto.secret_access_key)
+    monkeypatch.setattr(s3_credentials, "aws_session", botocore.session.Session)  # the process's own may have looked already
+    source = open_source(
+        "s3", {"endpoint_url": moto.url}, source_path=bucket, settings=allow(moto.host, ambient_credentials=True)
+    )
+    source.check()
+
+
+def test_a_listing_after_a_key_that_s3_cannot_hold_starts_at_its_valid_part(moto: S3Server) -> None:
+    bucket = new_name("invalid")
+    client: Any = s3_client(moto)
+    client.create_bucket(Bucket=bucket)
+    for key in ("a", "b", "c"):
+        client.put_object(Bucket=bucket, Key=key, Body=b"x")
+    source = open_source("s3", s3_settings(moto), source_path=bucket, settings=allow(moto.host))
+    assert [entry.key for entry in listing(source, after=b"b\xff")] == [b"c"]
+    assert source.head(b"b\xff") is None

@@ -219,3 +219,17 @@ def test_keys_are_sent_byte_for_byte() -> None:
                 stream.read()
         assert [asked.path for asked in server.asked] == ["/b/a/../b", "/b/a/./b", "/b/x//y", "/b//lead", "/b/a%20b%2Bc%25"]
         assert all(asked.headers["Authorization"].startswith("AWS4-HMAC-SHA256") for asked in server.asked)
+
+
+def test_connections_are_reused_when_answers_are_read_to_their_end() -> None:
+    def answer(asked: Asked) -> Answer:
+        return Answer(body=GOOD if "list-type" in asked.query else b"x" * 100_000)
+
+    with scripted(answer) as server:
+        source = source_of(server)
+        for _ in range(5):
+            source.list_page()
+            source.head(b"a")
+            with source.open(b"a") as stream:
+                stream.read()
+        assert len(server.connections) == 1

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from mixpeek_dagster.vectors.embedded import EmbeddedIndex
 from mixpeek_dagster.vectors.index import Point, Space
 from mixpeek_dagster.vectors.weaviate import WeaviateIndex
 from mixpeek_dagster.vectors.weaviate_schema import class_name, object_uuid
-from tests.vectors.contract import DIM, IMAGE, TEXT, IndexContract, World, points, vectors
+from tests.vectors.contract import DIM, IMAGE, TEXT, IndexContract, World, cosine, points, vectors
 from tests.vectors.stored import StoredVectors
 from tests.weaviate_server import WeaviateServer
 
@@ -86,7 +86,7 @@ def test_the_server_holds_the_whole_payload_and_the_columns(world: World, index:
     assert item.properties["collection_id"] == space.collection_id
     assert item.properties["created_at"].isoformat() == "2026-11-22T01:02:03+00:00"
     assert item.uuid == object_uuid(space, "doc_a")
-    assert np.asarray(item.vector[TEXT]) == pytest.approx(vector / np.linalg.norm(vector), abs=1e-5)
+    assert cosine(np.asarray(item.vector[TEXT], np.float32), vector) == pytest.approx(1, abs=1e-6)
     assert list(item.vector) == [TEXT]
 
 
@@ -207,30 +207,38 @@ def test_many_among_ids_are_asked_for_in_parts(world: World, index: WeaviateInde
     assert index.search(space, TEXT, some[0].vectors[TEXT], top_k=7, among=among) == whole
 
 
-def test_an_index_used_before_a_fork_works_in_the_child(
-    weaviate_server: WeaviateServer, world: World, index: WeaviateIndex, tmp_path: Path
+def test_an_index_may_be_opened_before_a_fork_but_not_used(
+    weaviate_server: WeaviateServer, world: World, index: WeaviateIndex
 ) -> None:
-    space, some = world.space(), points(5)
-    index.upsert(space, some)
+    space = world.space()
+    index.upsert(space, points(5))
     code = f"""
 import os, sys
-import numpy as np
+from mixpeek_dagster.errors import VectorIndexError
 from mixpeek_dagster.vectors.index import Space
 from mixpeek_dagster.vectors.weaviate import WeaviateIndex
-space = Space(namespace_id={space.namespace_id!r}, collection_id={space.collection_id!r}, outputs={{{TEXT!r}: {DIM}}})
+space = Space(namespace_id={space.namespace_id!r}, collection_id={space.collection_id!r}, outputs={{}})
 index = WeaviateIndex({weaviate_server.url!r}, grpc_port={weaviate_server.grpc_port})
+
+def in_child():
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(index.count(space))
+        except VectorIndexError as error:
+            os._exit(100 if "spawn instead of fork" in error.message else 101)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+assert in_child() == 5
 assert index.count(space) == 5
-child = os.fork()
-if child == 0:
-    found = index.search(space, {TEXT!r}, np.ones({DIM}, np.float32), top_k=9)
-    os._exit(len(found))
-assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 5
-assert index.count(space) == 5
+assert in_child() == 100
+index.close()
+assert in_child() == 100
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=60)
 
 
-def test_a_server_killed_in_the_middle_of_a_write_loses_nothing_that_was_acknowledged(
+def test_a_server_killed_in_the_middle_of_a_write_keeps_what_it_acknowledged_and_takes_the_rest_again(
     weaviate_server: WeaviateServer, world: World, index: WeaviateIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(adapter, "BACKOFF_S", 0.1)
@@ -243,24 +251,47 @@ def test_a_server_killed_in_the_middle_of_a_write_loses_nothing_that_was_acknowl
         weaviate_server.kill()
         try:
             started = time.monotonic()
-            with pytest.raises(
-                VectorIndexError, match=f"documents of collection {space.collection_id} were not indexed"
-            ) as caught:
+            complaint = f"documents of collection {space.collection_id} were not indexed"
+            with pytest.raises(VectorIndexError, match=complaint) as caught:
                 writing.result()
             assert time.monotonic() - started < 60
         finally:
             weaviate_server.start()
     lost = set(caught.value.details["document_ids"])
-    acknowledged = {point.document_id for point in some} - lost
     assert lost
-    assert {point.document_id for point in some[:500]} <= set(index.ids(space))
-    assert acknowledged <= set(index.ids(space))
+    assert {point.document_id for point in some} - lost <= set(index.ids(space))
     index.upsert(space, [point for point in some if point.document_id in lost])
-    ids = list(index.ids(space))
-    assert sorted(ids) == [point.document_id for point in some]
+    assert sorted(index.ids(space)) == [point.document_id for point in some]
     assert index.count(space) == 4_000
-    for number in range(0, 4_000, 400):
-        assert index.search(space, TEXT, some[number].vectors[TEXT], top_k=1)[0].document_id == some[number].document_id
+    assert not_found(index, space, [point for point in some if point.document_id in lost][::20]) == []
+    # What was acknowledged in the last seconds may have lost its vector (docs/decisions/0003); writing it again brings that back.
+    index.upsert(space, some)
+    assert not_found(index, space, some[::20]) == []
+    assert index.count(space) == 4_000
+
+
+def test_with_asynchronous_indexing_a_killed_server_loses_no_vector(tmp_path: Path, weaviate_server: WeaviateServer) -> None:
+    server = WeaviateServer(tmp_path)
+    server.start(async_indexing=True)
+    index = WeaviateIndex(server.url, grpc_port=server.grpc_port)
+    try:
+        space, some = Space(namespace_id="ns", collection_id="col", outputs={TEXT: DIM}), points(1_000)
+        index.upsert(space, some)
+        server.kill()
+        server.start(async_indexing=True)
+        missing, deadline = some[::10], time.monotonic() + 60
+        while missing and time.monotonic() < deadline:
+            missing = not_found(index, space, missing)
+        assert missing == []
+    finally:
+        index.close()
+        server.kill()
+
+
+def not_found(index: WeaviateIndex, space: Space, wanted: Sequence[Point]) -> list[Point]:
+    """Those that are not the first hit of their own vector."""
+    firsts = [index.search(space, TEXT, point.vectors[TEXT], top_k=1) for point in wanted]
+    return [point for point, hits in zip(wanted, firsts, strict=True) if [hit.document_id for hit in hits] != [point.document_id]]
 
 
 def test_a_stopped_server_is_reported_at_once_and_forgiven_when_it_is_back(
@@ -287,4 +318,5 @@ def test_a_stopped_server_is_reported_at_once_and_forgiven_when_it_is_back(
         assert caught.value.details["document_ids"] == [point.document_id for point in some]
     finally:
         weaviate_server.start()
+    index.upsert(space, some)
     assert index.search(space, TEXT, some[0].vectors[TEXT], top_k=1)[0].document_id == "doc_000000"

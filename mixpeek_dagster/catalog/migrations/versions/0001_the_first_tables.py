@@ -195,6 +195,7 @@ def upgrade() -> None:
         sa.Column("partition_key", TEXT, nullable=False),
         sa.Column("status", TEXT, nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("stalls", sa.Integer(), nullable=False),
         sa.Column("run_id", TEXT, nullable=True),
         sa.Column("run_key", TEXT, nullable=True),
         sa.Column("claimed_at", TEXT, nullable=True),
