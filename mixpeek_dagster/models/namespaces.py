@@ -14,8 +14,8 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$"
 class ExtractorRef(Lenient):
     """An extractor named with its version."""
 
-    feature_extractor_name: str = Field(min_length=1, max_length=200)
-    version: str = Field(min_length=1, max_length=50)
+    feature_extractor_name: str = Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_.-]+$")
+    version: str = Field(min_length=1, max_length=50, pattern=r"^[A-Za-z0-9_.-]+$")
     params: dict[str, Any] | None = None
 
 

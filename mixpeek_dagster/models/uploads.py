@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from mixpeek_dagster.models.ids import BucketId, NamespaceId, ObjectId, UploadId
-from mixpeek_dagster.models.values import Lenient, Value
+from mixpeek_dagster.models.values import Lenient
 
 
 class UploadStatus(StrEnum):

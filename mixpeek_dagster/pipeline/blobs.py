@@ -48,6 +48,10 @@ class BlobMaker:
             return self._from_data(body, body.data)
         return self._from_upload(body, str(body.upload_id))
 
+    def discard(self) -> None:
+        for key in self._stored:
+            self._warehouse.blobs.delete(key)
+
     def _new_key(self) -> str:
         return f"{self._bucket.namespace_id}/{self._bucket.bucket_id}/{new_id('blob')}"
 
