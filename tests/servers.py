@@ -173,7 +173,7 @@ def _running(command: Callable[[], tuple[list[str], str]], folder: Path, *, read
                 stderr=output,
                 cwd=folder,
                 start_new_session=True,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509  # one system call, no locks
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # one system call, no locks
             )
         try:
             if _wait_until_ready(process, url, ready):

@@ -122,7 +122,7 @@ class DocumentRecords:
 
     def named(self, document_ids: Iterable[str], *, namespace_id: NamespaceId | None = None) -> dict[str, Document]:
         """The documents with these ids that exist, by id."""
-        found = {}
+        found: dict[str, Document] = {}
         for chunk in chunks(list(document_ids)):
             query = select(_documents).where(_documents.c.document_id.in_(chunk), _documents.c.state != DocumentState.DELETING)
             if namespace_id is not None:
@@ -142,7 +142,7 @@ class DocumentRecords:
 
     def of_objects(self, object_ids: Sequence[str], collection_id: CollectionId | None = None) -> list[Document]:
         """Documents made from these objects, in one collection or in all."""
-        found = []
+        found: list[Document] = []
         for chunk in chunks(object_ids):
             query = select(_documents).where(_documents.c.root_object_id.in_(chunk), _documents.c.state != DocumentState.DELETING)
             if collection_id is not None:

@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 
@@ -35,7 +35,7 @@ def bucket_asset(plan: NamespacePlan, bucket: Bucket, translator: Translator) ->
     spec = translator.get_asset_spec(bucket, plan)
     sync_ids = [SyncId(sync.sync_id) for sync in plan.syncs if sync.bucket_id == bucket.bucket_id]
 
-    @dg.multi_observable_source_asset(name=translator.op_name(bucket), specs=[spec])
+    @dg.multi_observable_source_asset(name=translator.op_name(bucket), specs=[spec])  # type: ignore[untyped-decorator]
     def observe(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> Iterator[dg.ObserveResult]:
         world = warehouse.get()
         passes = [progress for sync_id in sync_ids if (progress := _whole_pass(context, world, sync_id)) is not None]
@@ -47,7 +47,7 @@ def bucket_asset(plan: NamespacePlan, bucket: Bucket, translator: Translator) ->
         if errors:
             raise ProviderError("; ".join(errors))
 
-    return observe
+    return cast(dg.AssetsDefinition, observe)
 
 
 def _whole_pass(context: dg.AssetExecutionContext, warehouse: Warehouse, sync_id: SyncId) -> Progress | None:

@@ -40,8 +40,7 @@ class StepReport:
 
     step: Step
     documents: int = 0
-    bytes: int = 0
-    load_s: float = 0.0
+    size_bytes: int = 0
     failures: list[Failure] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     images: list[tuple[str, bytes]] = field(default_factory=list)
@@ -127,7 +126,7 @@ class _StepRun:
         )
         if len(self.report.images) < SAMPLES:
             self._keep_images(items)
-        self.report.bytes += sum(len(content.data) for item in items for content in item.contents.values())
+        self.report.size_bytes += sum(len(content.data) for item in items for content in item.contents.values())
         for item in items:
             item.contents = {}
         return _Window(items, known, to_infer, prepared)

@@ -8,7 +8,8 @@ from mixpeek_dagster.catalog.syncs import KeyState
 from mixpeek_dagster.errors import ProviderError
 from mixpeek_dagster.models.collections import Collection
 from mixpeek_dagster.models.documents import Document
-from mixpeek_dagster.models.objects import ObjectStatus
+from mixpeek_dagster.models.ids import BucketId
+from mixpeek_dagster.models.objects import ObjectStatus, StoredObject
 from mixpeek_dagster.models.syncs import Sync
 from mixpeek_dagster.pipeline.intake import Intake
 from mixpeek_dagster.pipeline.removal import space_of
@@ -96,7 +97,7 @@ def _check_collection(warehouse: Warehouse, collection: Collection, every: list[
     check = Check(f"collection {collection.collection_name}")
     roots = _root_buckets(collection, every)
     with warehouse.catalog.reading() as records:
-        objects = {
+        objects: dict[str, StoredObject] = {
             stored.object_id: stored
             for bucket_id in roots
             for stored in records.objects.named(records.objects.ids_in_bucket(bucket_id)).values()
@@ -120,11 +121,13 @@ def _check_collection(warehouse: Warehouse, collection: Collection, every: list[
     return check
 
 
-def _check_document(check: Check, document: Document, objects: dict[str, object], seen: Counter[tuple[str, str, int]]) -> None:
+def _check_document(
+    check: Check, document: Document, objects: dict[str, StoredObject], seen: Counter[tuple[str, str, int]]
+) -> None:
     stored = objects.get(document.root_object_id or "")
     if stored is None:
         check.note("extra", document.document_id)
-    elif getattr(stored, "revision") != document.revision and getattr(stored, "status") is ObjectStatus.COMPLETED:  # noqa: B009
+    elif stored.revision != document.revision and stored.status is ObjectStatus.COMPLETED:
         check.note("stale", document.document_id)
     source = document.source_document_id or document.root_object_id or ""
     seen[(source, document.identity, document.position)] += 1
@@ -138,14 +141,15 @@ def _has_input(collection: Collection, fields: dict[str, object], blobs: list[st
     return not filtered and any(path in blobs or isinstance(fields.get(path), str) for path in mapped)
 
 
-def _root_buckets(collection: Collection, every: list[Collection]) -> list[str]:
+def _root_buckets(collection: Collection, every: list[Collection]) -> list[BucketId]:
     named = {one.collection_id: one for one in every}
-    found, waiting = [], [collection]
+    found: list[BucketId] = []
+    waiting = [collection]
     while waiting:
         one = waiting.pop()
         found += [bucket for bucket in one.source.bucket_ids if bucket not in found]
         waiting += [named[above] for above in one.source.collection_ids if above in named]
-    return found  # type: ignore[return-value]
+    return found
 
 
 def _check_index(warehouse: Warehouse, collection: Collection) -> Check:

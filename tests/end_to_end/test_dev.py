@@ -5,7 +5,6 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -212,4 +211,11 @@ def test_the_pages_a_person_opens(home: Home, dev: Dev, first_batch: Batch) -> N
         shoot("run", f"{dev.url}/runs/{run_id}", "Success", "extract_")
         shoot("sensors", f"{dev.url}/automation", "batches", "sync_demo_product_catalog")
         chrome.close()
-    assert {file.stem for file in SCREENSHOTS.glob("*.png")} >= {"lineage", "bucket", "partitions", "collection", "run", "sensors"}
+    assert {file.stem for file in SCREENSHOTS.glob("*.png")} >= {
+        "lineage",
+        "bucket",
+        "partitions",
+        "collection",
+        "run",
+        "sensors",
+    }
