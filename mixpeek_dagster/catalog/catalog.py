@@ -20,6 +20,7 @@ from mixpeek_dagster.catalog.collections import CollectionRecords
 from mixpeek_dagster.catalog.documents import DocumentRecords
 from mixpeek_dagster.catalog.events import EventRecords
 from mixpeek_dagster.catalog.keys import KeyRecords
+from mixpeek_dagster.catalog.listing import ListingRecords
 from mixpeek_dagster.catalog.migrations import bring_up_to_date
 from mixpeek_dagster.catalog.namespaces import NamespaceRecords
 from mixpeek_dagster.catalog.objects import ObjectRecords
@@ -72,6 +73,10 @@ class Records:
     @cached_property
     def documents(self) -> DocumentRecords:
         return DocumentRecords(self.connection)
+
+    @cached_property
+    def listing(self) -> ListingRecords:
+        return ListingRecords(self.connection)
 
     @cached_property
     def events(self) -> EventRecords:
