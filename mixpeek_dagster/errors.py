@@ -9,10 +9,13 @@
     ├── AlreadyExists         409  the name or the key is taken
     ├── Invalid               422  the body does not fit its schema
     │   ├── SchemaViolation   422  an object does not fit its bucket's schema
-    │   └── UnknownName       422  a provider, extractor or index nobody registered
+    │   ├── UnknownName       422  a provider, extractor or index nobody registered
+    │   └── UrlRefused        422  a URL we do not fetch: not a public address, another scheme, too large (Terminal)
     ├── TooManyRequests       429  the caller's rate limit
     ├── ProviderError         502  somebody else's storage failed
     │   ├── AccessDenied      502  … refused our credentials           (Terminal)
+    │   ├── WrongConnection   502  … is not what the connection says: no such bucket, another region (Terminal)
+    │   ├── Archived          502  … must restore the file before it can be read (Terminal)
     │   ├── ProviderDown      502  … did not answer, or asked us to wait (Transient)
     │   ├── Changed           502  … holds another revision than we listed (Transient)
     │   └── BadListing        502  … answered a listing that cannot be true (Transient)
@@ -86,6 +89,10 @@ class UnknownName(Invalid):
     code = "unknown_name"
 
 
+class UrlRefused(Invalid, Terminal):
+    code = "url_refused"
+
+
 class TooManyRequests(MixpeekError):
     code, status, type = "too_many_requests", 429, "TooManyRequestsError"
 
@@ -96,6 +103,14 @@ class ProviderError(MixpeekError):
 
 class AccessDenied(ProviderError, Terminal):
     code = "access_denied"
+
+
+class WrongConnection(ProviderError, Terminal):
+    code = "wrong_connection"
+
+
+class Archived(ProviderError, Terminal):
+    code = "source_archived"
 
 
 class ProviderDown(ProviderError, Transient):

@@ -22,6 +22,10 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "wasabi": "mixpeek_dagster.storage.s3:S3Source",
         "tigris": "mixpeek_dagster.storage.s3:S3Source",
         "supabase": "mixpeek_dagster.storage.s3:S3Source",
+        "gcs": "mixpeek_dagster.storage.gcs:GCSSource",
+        "azure_blob": "mixpeek_dagster.storage.azure:AzureSource",
+        "box": "mixpeek_dagster.storage.box:BoxSource",
+        "mux": "mixpeek_dagster.storage.mux:MuxSource",
         "fsspec": "mixpeek_dagster.storage.fsspec:FsspecSource",
     },
     "extractors": {

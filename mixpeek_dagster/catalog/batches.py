@@ -26,6 +26,7 @@ class Claim(NamedTuple):
     part: BatchPart
     namespace_id: NamespaceId
     collection_ids: Sequence[CollectionId]
+    items: int
 
 
 class BatchRecords:
@@ -104,6 +105,17 @@ class BatchRecords:
             raise WrongState(f"Batch {batch.batch_id} was moved by another request at the same time; read it again.")
         return batch.model_copy(update=changed)
 
+    def start(self, batch_id: BatchId, *, now: str) -> bool:
+        """QUEUED → PROCESSING; False when it was not QUEUED any more, as of two parts that begin at once one comes second."""
+        changed = {"status": BatchStatus.PROCESSING, "started_at": now, "updated_at": now}
+        where = [_batches.c.batch_id == batch_id, _batches.c.status == BatchStatus.QUEUED]
+        return self._connection.execute(update(_batches).where(*where).values(changed)).rowcount == 1
+
+    def hold(self, batch_id: BatchId, *, now: str) -> None:
+        """Keep other transactions from settling the batch until this one is through: of the two that end its last parts, the
+        second must see what the first did."""
+        self._connection.execute(update(_batches).where(_batches.c.batch_id == batch_id).values(updated_at=now))
+
     def set(self, batch_id: BatchId, *, now: str, **values: Any) -> None:
         self._connection.execute(update(_batches).where(_batches.c.batch_id == batch_id).values(updated_at=now, **values))
 
@@ -147,7 +159,7 @@ class BatchRecords:
     def claim(self, *, limit: int, now: str, accepts: Callable[[Sequence[str]], bool]) -> list[Claim]:
         """Claim queued parts, oldest batch first; a part goes to one caller only."""
         query = (
-            select(_parts, _batches.c.namespace_id, _batches.c.collection_ids)
+            select(_parts, _batches.c.namespace_id, _batches.c.collection_ids, _batches.c.item_count, _batches.c.part_size)
             .join(_batches, _batches.c.batch_id == _parts.c.batch_id)
             .where(_parts.c.status == PartStatus.QUEUED)
             .order_by(_batches.c.submitted_at, _parts.c.batch_id, _parts.c.part)
@@ -165,8 +177,20 @@ class BatchRecords:
                 update(_parts).where(*_is(part), _parts.c.status == PartStatus.QUEUED).values(changed)
             )
             if done.rowcount == 1:
-                claimed.append(Claim(part.model_copy(update=changed), row.namespace_id, row.collection_ids or []))
+                claimed.append(
+                    Claim(
+                        part.model_copy(update=changed),
+                        row.namespace_id,
+                        row.collection_ids or [],
+                        min(row.item_count, row.part_size),
+                    )
+                )
         return claimed
+
+    def set_run_key(self, parts: Sequence[BatchPart], run_key: str) -> None:
+        """Remember by which key Dagster knows the run these parts were handed to."""
+        for part in parts:
+            self._connection.execute(update(_parts).where(*_is(part)).values(run_key=run_key))
 
     def part(self, partition_key: str) -> BatchPart | None:
         row = self._connection.execute(select(_parts).where(_parts.c.partition_key == partition_key)).first()
@@ -192,7 +216,7 @@ class BatchRecords:
     def beat(self, part: BatchPart, *, run_id: str, now: str) -> bool:
         """Say that the run is alive; False when the part is not its any more (canceled, or taken over by a later run)."""
         where = [*_is(part), _parts.c.run_id == run_id, _parts.c.status == PartStatus.RUNNING]
-        return self._connection.execute(update(_parts).where(*where).values(heartbeat_at=now)).rowcount == 1
+        return self._connection.execute(update(_parts).where(*where).values(heartbeat_at=now, stalls=0)).rowcount == 1
 
     # Steps
 

@@ -19,11 +19,15 @@ from mixpeek_dagster.catalog.buckets import BucketRecords
 from mixpeek_dagster.catalog.collections import CollectionRecords
 from mixpeek_dagster.catalog.documents import DocumentRecords
 from mixpeek_dagster.catalog.events import EventRecords
+from mixpeek_dagster.catalog.keys import KeyRecords
+from mixpeek_dagster.catalog.listing import ListingRecords
 from mixpeek_dagster.catalog.migrations import bring_up_to_date
 from mixpeek_dagster.catalog.namespaces import NamespaceRecords
 from mixpeek_dagster.catalog.objects import ObjectRecords
 from mixpeek_dagster.catalog.queries import register_functions
 from mixpeek_dagster.catalog.syncs import SyncRecords
+from mixpeek_dagster.catalog.tasks import TaskRecords
+from mixpeek_dagster.catalog.uploads import UploadRecords
 from mixpeek_dagster.errors import CatalogError
 
 SQLITE_PRAGMAS = (
@@ -71,8 +75,24 @@ class Records:
         return DocumentRecords(self.connection)
 
     @cached_property
+    def listing(self) -> ListingRecords:
+        return ListingRecords(self.connection)
+
+    @cached_property
     def events(self) -> EventRecords:
         return EventRecords(self.connection)
+
+    @cached_property
+    def keys(self) -> KeyRecords:
+        return KeyRecords(self.connection)
+
+    @cached_property
+    def tasks(self) -> TaskRecords:
+        return TaskRecords(self.connection)
+
+    @cached_property
+    def uploads(self) -> UploadRecords:
+        return UploadRecords(self.connection)
 
 
 class Catalog:
@@ -98,32 +118,14 @@ class Catalog:
     @contextmanager
     def reading(self) -> Iterator[Records]:
         """Read one consistent snapshot without keeping writers waiting."""
-        with _as_catalog_error(self.url), self.engine.connect().execution_options(reading=True) as connection:
+        options: dict[str, Any] = {"reading": True}
+        if self.engine.dialect.name == "postgresql":
+            options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        with _as_catalog_error(self.url), self.engine.connect().execution_options(**options) as connection:
             yield Records(connection)
-
-    @cached_property
-    def vector_rows(self) -> "VectorRows":
-        return VectorRows(self)
 
     def close(self) -> None:
         self.engine.dispose()
-
-
-class VectorRows:
-    """What an embedded vector index reads, each call in a snapshot of its own."""
-
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
-
-    def stamp(self, collection_id: str, output: str) -> tuple[int, int]:
-        """(documents, highest sequence number) of a collection: unchanged means that no vector of it changed."""
-        with self._catalog.reading() as records:
-            return records.documents.stamp(collection_id, output)
-
-    def vectors(self, collection_id: str, output: str, *, after_seq: int = -1) -> Iterator[tuple[int, str, bytes]]:
-        """(sequence number, document id, little-endian float32) of documents written after a sequence number."""
-        with self._catalog.reading() as records:
-            yield from records.documents.vectors(collection_id, output, after_seq=after_seq)
 
 
 def _engine(url: str) -> Engine:

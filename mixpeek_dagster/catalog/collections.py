@@ -67,4 +67,5 @@ def _row(collection: Collection) -> dict[str, Any]:
 def _value(row: Row[Any]) -> Collection:
     fields = dict(row._mapping)
     fields.pop("last_seq")
+    fields.pop("removals")
     return Collection(**fields.pop("body"), **fields)

@@ -8,24 +8,30 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection as Database
-from sqlalchemy import Row, and_, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import Row, and_, case, delete, func, insert, or_, select, update
 
 from mixpeek_dagster.catalog import tables
-from mixpeek_dagster.catalog.rows import chunks, find, insert_unique, page
+from mixpeek_dagster.catalog.rows import chunks, find, insert_unique, page, update_unique
 from mixpeek_dagster.errors import NotFound, Transient
-from mixpeek_dagster.models.ids import BucketId, NamespaceId, SyncId, SyncJobId
+from mixpeek_dagster.models.ids import BucketId, ConnectionId, NamespaceId, SyncId, SyncJobId
 from mixpeek_dagster.models.syncs import Connection, Counters, Sync, SyncStatus
 
 _syncs, _keys, _jobs, _connections = tables.syncs, tables.source_keys, tables.sync_jobs, tables.connections
+_dead_letters = tables.dead_letters
 
 
 class KeyState(IntEnum):
-    """LIVE has an object; MISSING was not listed and waits to be confirmed gone; REJECTED does not fit the bucket; ARCHIVED cannot be read."""
+    """LIVE has an object; MISSING was not listed and waits to be confirmed gone; REJECTED does not fit the bucket; ARCHIVED cannot be
+    read. A REJECTED or ARCHIVED key may still have the object of an earlier revision, which goes when the file goes."""
 
     LIVE = 0
     MISSING = 1
     REJECTED = 2
     ARCHIVED = 3
+
+
+ARCHIVED_WORDS = "stored as "
+"""How the error of an ARCHIVED key begins."""
 
 
 class SourceKey(NamedTuple):
@@ -66,9 +72,27 @@ class SyncRecords:
         row = find(self._connection, _connections, identifier, id="connection_id", name="name")
         if row is None:
             raise NotFound(f"No connection {identifier!r}.")
-        fields = dict(row._mapping)
-        secrets = fields.pop("secrets")
-        return Connection(config=fields.pop("body"), **fields), secrets
+        return _connection(row), row.secrets
+
+    def set_connection(self, connection_id: ConnectionId, *, body: dict[str, Any], secrets: str | None, now: str) -> None:
+        """Replace how a provider is reached."""
+        changed = {"body": body, "secrets": secrets, "updated_at": now}
+        self._connection.execute(update(_connections).where(_connections.c.connection_id == connection_id).values(changed))
+
+    def connections(self) -> list[Connection]:
+        """Every connection that somebody named, oldest first; those given inline with a sync belong to it."""
+        named = _connections.c.name != _connections.c.connection_id
+        query = select(_connections).where(named).order_by(_connections.c.created_at, _connections.c.connection_id)
+        return [_connection(row) for row in self._connection.execute(query)]
+
+    def put_connection(self, connection: Connection, *, body: dict[str, Any], secrets: str | None) -> None:
+        """Replace a connection. Raises AlreadyExists for a taken name."""
+        row = connection.model_dump(exclude={"config", "created_at"}) | {"body": body, "secrets": secrets}
+        changed = update(_connections).where(_connections.c.connection_id == connection.connection_id).values(row)
+        update_unique(self._connection, changed, taken=f"Connection name {connection.name!r} is taken; choose another.")
+
+    def remove_connection(self, connection_id: ConnectionId) -> None:
+        self._connection.execute(delete(_connections).where(_connections.c.connection_id == connection_id))
 
     # Syncs
 
@@ -111,8 +135,8 @@ class SyncRecords:
         self._connection.execute(update(_syncs).where(_syncs.c.sync_id == sync_id).values(updated_at=now, **values))
 
     def lock(self, sync_id: SyncId, *, owner: str, now: str, until: str) -> bool:
-        """Take or keep the lock; False when another process holds it."""
-        free = or_(_syncs.c.locked_by.is_(None), _syncs.c.lock_expires_at < now, _syncs.c.locked_by == owner)
+        """Take the lock; False when anybody holds it, `owner`'s other threads included."""
+        free = or_(_syncs.c.locked_by.is_(None), _syncs.c.lock_expires_at < now)
         done = self._connection.execute(
             update(_syncs).where(_syncs.c.sync_id == sync_id, free).values(locked_by=owner, lock_expires_at=until)
         )
@@ -130,6 +154,11 @@ class SyncRecords:
         if done.rowcount != 1:
             raise LockLost(f"Sync {sync_id} was taken over by another process; this step was not recorded.")
 
+    def settle_status(self, sync_id: SyncId, status: SyncStatus) -> None:
+        """Record what a pass made of the sync, unless it was paused meanwhile."""
+        free = and_(_syncs.c.sync_id == sync_id, _syncs.c.status != SyncStatus.SUSPENDED)
+        self._connection.execute(update(_syncs).where(free).values(status=status))
+
     def unlock(self, sync_id: SyncId, *, owner: str | None = None) -> None:
         """Give the lock back; without an owner, break it."""
         where = [_syncs.c.sync_id == sync_id] + ([_syncs.c.locked_by == owner] if owner else [])
@@ -139,27 +168,78 @@ class SyncRecords:
         self._connection.execute(delete(_keys).where(_keys.c.sync_id == sync_id))
         self._connection.execute(delete(_syncs).where(_syncs.c.sync_id == sync_id))
 
+    def remove_of_bucket(self, bucket_id: BucketId) -> None:
+        """Delete a bucket's syncs, with the connections that were made for them alone."""
+        for sync in self.all(bucket_id):
+            self.remove(sync.sync_id)
+            self.remove_unnamed_connection(sync.connection_id)
+
+    def remove_unnamed_connection(self, connection_id: str) -> None:
+        """Delete a connection that was given inline with a sync, and so has no name of its own, once no sync uses it."""
+        used = select(_syncs.c.sync_id).where(_syncs.c.connection_id == connection_id).exists()
+        unnamed = and_(_connections.c.connection_id == connection_id, _connections.c.name == connection_id)
+        self._connection.execute(delete(_connections).where(unnamed, ~used))
+
     # Passes
 
-    def add_job(self, job_id: SyncJobId, sync_id: SyncId, *, trigger: str, now: str) -> None:
-        row = {
-            "sync_job_id": job_id,
-            "sync_id": sync_id,
-            "status": "running",
-            "trigger": trigger,
-            "counters": {},
-            "started_at": now,
-        }
-        self._connection.execute(insert(_jobs), row | {"updated_at": now})
+    def add_job(self, job_id: SyncJobId, sync_id: SyncId, *, trigger: str, now: str, queued: bool = False) -> None:
+        """A pass that starts now or, `queued`, when its turn comes: such a job has no `started_at`."""
+        row = {"sync_job_id": job_id, "sync_id": sync_id, "status": "running", "trigger": trigger, "counters": {}}
+        self._connection.execute(insert(_jobs), row | {"started_at": None if queued else now, "updated_at": now})
+
+    def queued_job(self, sync_id: SyncId) -> SyncJobId | None:
+        """The job that waits for its pass, if one was asked for."""
+        waiting = (_jobs.c.sync_id == sync_id, _jobs.c.started_at.is_(None), _jobs.c.status == "running")
+        row = self._connection.execute(select(_jobs.c.sync_job_id).where(*waiting)).first()
+        return SyncJobId(row[0]) if row else None
+
+    def start_job(self, job_id: SyncJobId, *, now: str) -> None:
+        started = update(_jobs).where(_jobs.c.sync_job_id == job_id).values(started_at=now, updated_at=now)
+        self._connection.execute(started)
 
     def save_job(self, job_id: SyncJobId, *, status: str, counters: Counters, now: str, error: str | None = None) -> None:
         done = {"completed_at": now} if status != "running" else {}
         values = {"status": status, "counters": counters.model_dump(), "updated_at": now, "error": error, **done}
         self._connection.execute(update(_jobs).where(_jobs.c.sync_job_id == job_id).values(values))
 
-    def jobs(self, sync_id: SyncId, *, limit: int = 100, offset: int = 0) -> tuple[Sequence[Row[Any]], int]:
+    def jobs(
+        self, sync_id: SyncId, *, status: str | None = None, limit: int = 100, offset: int = 0
+    ) -> tuple[Sequence[Row[Any]], int]:
+        """Passes, newest first."""
         query = select(_jobs).where(_jobs.c.sync_id == sync_id)
-        return page(self._connection, query, order=[_jobs.c.started_at.desc()], limit=limit, offset=offset)
+        if status is not None:
+            query = query.where(_jobs.c.status == status)
+        order = [_jobs.c.started_at.desc().nulls_first(), _jobs.c.sync_job_id]
+        return page(self._connection, query, order=order, limit=limit, offset=offset)
+
+    def job(self, sync_id: SyncId, job_id: str) -> Row[Any]:
+        """Raises NotFound when the sync has no such pass."""
+        row = self._connection.execute(select(_jobs).where(_jobs.c.sync_id == sync_id, _jobs.c.sync_job_id == job_id)).first()
+        if row is None:
+            raise NotFound(f"No job {job_id!r} of sync {sync_id}.")
+        return row
+
+    # Dead letters: keys that cannot become objects as they are
+
+    def dead_letters(
+        self, sync_id: SyncId, states: Sequence[KeyState], *, limit: int = 1000, offset: int = 0
+    ) -> tuple[list[SourceKey], int]:
+        """Keys with an error that nobody has given up on, in byte order, and how many there are."""
+        query = select(_keys).where(*_dead(sync_id, states))
+        rows, total = page(self._connection, query, order=[_keys.c.key], limit=limit, offset=offset)
+        return [_key(row) for row in rows], total
+
+    def requeue(self, sync_id: SyncId, states: Sequence[KeyState]) -> int:
+        """Make the next pass take dead letters for changed files; how many."""
+        fresh = update(_keys).where(*_dead(sync_id, states)).values(etag="requeued", state=int(KeyState.LIVE), error=None)
+        return self._connection.execute(fresh).rowcount
+
+    def give_up(self, sync_id: SyncId, states: Sequence[KeyState], *, reason: str, now: str) -> int:
+        """Show these dead letters no more; how many."""
+        rows = [{"sync_id": sync_id, "key": key.key} for key in self.dead_letters(sync_id, states, limit=1_000_000)[0]]
+        if rows:
+            self._connection.execute(insert(_dead_letters), [{**row, "reason": reason, "created_at": now} for row in rows])
+        return len(rows)
 
     # Registered keys
 
@@ -175,7 +255,7 @@ class SyncRecords:
             values.append(upto)
         mark = "?" if self._connection.dialect.name == "sqlite" else "%s"
         result = self._connection.exec_driver_sql(query.replace("{}", mark) + " ORDER BY key", tuple(values))
-        rows: list[tuple[Any, ...]] = result.cursor.fetchall()  # type: ignore[union-attr]
+        rows: list[tuple[Any, ...]] = list(result.cursor.fetchall())
         result.close()
         return rows if mark == "?" else [(bytes(row[0]), *row[1:]) for row in rows]
 
@@ -206,19 +286,28 @@ class SyncRecords:
         for chunk in chunks(keys):
             self._connection.execute(update(_keys).where(_keys.c.sync_id == sync_id, _keys.c.key.in_(chunk)).values(state=state))
 
-    def mark_seen(self, sync_id: SyncId, keys: Sequence[bytes], *, generation: int) -> None:
-        if keys:
-            statement = update(_keys).where(_keys.c.sync_id == sync_id, _keys.c.key == bindparam("k")).values(seen=generation)
-            self._connection.execute(statement, [{"k": key} for key in keys])
+    def mark_seen(self, sync_id: SyncId, keys: Sequence[bytes], *, generation: int) -> int:
+        """Note that a pass has seen registered keys; how many of them for the first time."""
+        first = 0
+        for chunk in chunks(keys):
+            unseen = and_(_keys.c.sync_id == sync_id, _keys.c.key.in_(chunk), _keys.c.seen != generation)
+            first += self._connection.execute(update(_keys).where(unseen).values(seen=generation)).rowcount
+        return first
 
     def mark_unseen_missing(self, sync_id: SyncId, *, generation: int) -> int:
         unseen = and_(_keys.c.sync_id == sync_id, _keys.c.seen < generation, _keys.c.state != KeyState.MISSING)
         return self._connection.execute(update(_keys).where(unseen).values(state=KeyState.MISSING)).rowcount
 
     def forget_missing(self, sync_id: SyncId) -> None:
-        """Take every key that waits to be confirmed gone back to LIVE: the pass that missed it was not to be trusted."""
+        """Take every key that waits to be confirmed gone back to what it was: the pass that missed it was not to be trusted."""
         missing = and_(_keys.c.sync_id == sync_id, _keys.c.state == KeyState.MISSING)
-        self._connection.execute(update(_keys).where(missing).values(state=KeyState.LIVE))
+        self._connection.execute(update(_keys).where(missing).values(state=_BEFORE_MISSING))
+
+    def found_again(self, sync_id: SyncId, keys: Sequence[bytes]) -> None:
+        """Take keys that were missed and are there after all back to what they were."""
+        for chunk in chunks(keys):
+            where = and_(_keys.c.sync_id == sync_id, _keys.c.key.in_(chunk))
+            self._connection.execute(update(_keys).where(where).values(state=_BEFORE_MISSING))
 
     def missing(self, sync_id: SyncId, *, limit: int) -> list[SourceKey]:
         query = (
@@ -242,11 +331,31 @@ class SyncRecords:
             self._connection.execute(delete(_keys).where(_keys.c.sync_id == sync_id, _keys.c.key.in_(chunk)))
 
 
+# A key's error tells what it was before it was missed.
+_BEFORE_MISSING = case(
+    (_keys.c.error.is_(None), int(KeyState.LIVE)),
+    (_keys.c.error.startswith(ARCHIVED_WORDS), int(KeyState.ARCHIVED)),
+    else_=int(KeyState.REJECTED),
+)
+
+
+def _dead(sync_id: SyncId, states: Sequence[KeyState]) -> list[Any]:
+    given_up = select(_dead_letters.c.key).where(_dead_letters.c.sync_id == _keys.c.sync_id, _dead_letters.c.key == _keys.c.key)
+    wanted = [int(state) for state in states]
+    return [_keys.c.sync_id == sync_id, _keys.c.error.is_not(None), _keys.c.state.in_(wanted), ~given_up.exists()]
+
+
 def _due(now: str) -> Any:
     """A pass is under way, asked for, or its time has come; and the sync is neither paused nor done."""
     free = or_(_syncs.c.locked_by.is_(None), _syncs.c.lock_expires_at < now)
     asked = or_(_syncs.c.triggered_at.is_not(None), _syncs.c.next_pass_at <= now)
     return and_(free, asked, _syncs.c.status.not_in([SyncStatus.SUSPENDED]))
+
+
+def _connection(row: Row[Any]) -> Connection:
+    fields = dict(row._mapping)
+    fields.pop("secrets")
+    return Connection(config=fields.pop("body"), **fields)
 
 
 def _value(row: Row[Any]) -> Sync:

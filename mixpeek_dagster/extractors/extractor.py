@@ -10,14 +10,17 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel
+
+from mixpeek_dagster.extractors.manifest import digest
+from mixpeek_dagster.extractors.models import ModelStore
+from mixpeek_dagster.extractors.parameters import Parameters
 
 Vectors = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """One vector an extractor makes. Its URI is `mixpeek://{extractor}@{version}/{name}`, its index `{extractor}_{version}_{name}`."""
+    """One vector an extractor makes: URI `mixpeek://{extractor}@{version}/{name}`, index `{extractor}_{version}_{name}`."""
 
     name: str
     dim: int
@@ -26,7 +29,7 @@ class Output:
 
 
 class Input(NamedTuple):
-    """What a model takes for one vector: a payload only the extractor understands, and what it costs (tokens, pixels / 50,176)."""
+    """What a model takes for one vector: a payload only the extractor understands, and its cost (tokens, or 1 for an image)."""
 
     payload: Any
     cost: int
@@ -49,11 +52,25 @@ class Content:
     mime_type: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Packing:
+    """How inputs share one call of a model.
+
+    Attributes:
+        budget: the most a call may cost: its number of inputs times the cost of the dearest (everything is padded to that).
+        slack: how many times dearer than the cheapest the dearest input of a call may be.
+    """
+
+    budget: int = 1
+    slack: float = 1.15
+
+
 class Extractor(Protocol):
     """Named `{name}_{version}`. Built once per process from its parameters; `decompose` and `embed` are thread-safe.
 
-    `fingerprint` changes whenever a vector or a field could: model sha256, preprocessing, chunking, parameters. It keys the memo
-    and is the asset's `code_version`.
+    Building one is cheap: `outputs` and `fingerprint` come from manifests, and models are loaded by `load` or the first object.
+    `fingerprint` changes whenever a vector or a field could: model, preprocessing, chunking, parameters. It keys the memo and is
+    the asset's `code_version`.
     """
 
     name: ClassVar[str]
@@ -61,17 +78,29 @@ class Extractor(Protocol):
     description: ClassVar[str]
     accepts: ClassVar[Mapping[str, frozenset[str]]]
     """Input name → bucket field types it takes, e.g. `{"text": {"text", "string"}}`."""
-    Params: ClassVar[type[BaseModel]]
+    Params: ClassVar[type[Parameters]]
     fields: ClassVar[Mapping[str, str]]
-    """Fields every unit carries → field type: known before any run, part of a collection's output schema."""
+    """Fields units carry → field type: known before any run, part of a collection's output schema."""
 
-    def __init__(self, params: BaseModel, *, models: "ModelStore", threads: int = 1) -> None: ...
+    def __init__(self, params: Any, *, models: ModelStore) -> None: ...
 
     @property
     def outputs(self) -> Sequence[Output]: ...
 
     @property
     def fingerprint(self) -> str: ...
+
+    def load(self) -> None:
+        """Have every model ready, fetching it if need be; a run calls it first, to fail before it takes work.
+
+        Raises:
+            ModelError: a model cannot be had or does not fit.
+        """
+        ...
+
+    def packing(self, output: str) -> Packing:
+        """How to pack inputs of one output on this machine; asked after `load`."""
+        ...
 
     def decompose(self, inputs: Mapping[str, Content]) -> Iterable[Unit]:
         """The units of one object.
@@ -85,12 +114,16 @@ class Extractor(Protocol):
         """float32 of shape (len(payloads), dim), L2-normalised, in order."""
         ...
 
-    def embed_query(self, query: Any, *, output: str) -> Vectors:
-        """float32 of shape (dim,): a text (str) or a file (bytes), through the tower that `output` is compared with."""
+    def embed_query(self, query: str | bytes, *, output: str) -> Vectors:
+        """float32 of shape (dim,): a text or a file, through the tower that `output` is compared with.
+
+        Raises:
+            BadRequest: `output` is not made from this kind of query.
+            ExtractionError: the query cannot be read.
+        """
         ...
 
 
-class ModelStore(Protocol):
-    """Where extractors get model packs from: see `extractors.models`."""
-
-    def pack(self, uri: str) -> Any: ...
+def fingerprint(extractor: type[Extractor], params: Parameters, *parts: str) -> str:
+    """sha256 over an extractor's name, version and effective parameters, and whatever else decides its vectors."""
+    return digest({"extractor": [extractor.name, extractor.version], "params": params.effective(), "parts": list(parts)})

@@ -111,14 +111,19 @@ class Batch(Value):
 
 
 class BatchPart(Value):
-    """One part of a batch: a Dagster partition, run by one run at a time. `attempt` counts claims and fences old runs out."""
+    """One part of a batch: a Dagster partition, run by one run at a time.
+
+    `attempt` counts claims and fences old runs out; `stalls` counts the runs in a row that died without recording anything.
+    """
 
     batch_id: BatchId
     part: int
     partition_key: str
     status: PartStatus
     attempt: int = 0
+    stalls: int = 0
     run_id: str | None = None
+    run_key: str | None = None
     claimed_at: str | None = None
     heartbeat_at: str | None = None
     error: str | None = None

@@ -78,8 +78,12 @@ class ExtractorConfig(Lenient):
         if mappings is None:
             return {}
         if isinstance(mappings, list):
+            if not all(isinstance(entry, dict) and "input_key" in entry for entry in mappings):
+                raise ValueError("each entry of a list of input_mappings needs an input_key and a path")
             mappings = {entry["input_key"]: entry.get("path") for entry in mappings}
-        flat = {key: value[0] if isinstance(value, list) and value else value for key, value in dict(mappings).items()}
+        if not isinstance(mappings, Mapping):
+            raise ValueError("input_mappings map extractor inputs to source fields")
+        flat = {key: value[0] if isinstance(value, list) and value else value for key, value in mappings.items()}
         return {key: source_path(value) for key, value in flat.items() if isinstance(value, str)}
 
     @field_validator("parameters", "field_passthrough", mode="before")

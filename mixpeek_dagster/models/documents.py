@@ -46,7 +46,7 @@ class Document(Value):
 class Feature(NamedTuple):
     """What an extractor made of one unit of one content: found again by `memo_key`, shared by all documents with that content.
 
-    `vectors` maps output names to little-endian float32 bytes.
+    `vectors` maps index names to little-endian float32 bytes.
     """
 
     memo_key: str

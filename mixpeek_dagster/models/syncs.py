@@ -3,7 +3,7 @@
 import fnmatch
 import re
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property, lru_cache
 from typing import Any, Literal, Self
@@ -35,14 +35,25 @@ class SyncStatus(StrEnum):
     FAILED = "FAILED"
 
 
+_WILDCARDS = {"**/": r"(?:.*/)?", "**": r".*", "*": r"[^/]*", "?": r"[^/]"}
+
+
 @lru_cache(maxsize=512)
 def _glob(pattern: str) -> re.Pattern[str]:
-    """`*` stays inside a folder, `**` crosses folders; a pattern without `/` matches the file name in any folder."""
-    if "/" not in pattern:
-        return re.compile(r"(?:.*/)?" + fnmatch.translate(pattern), re.DOTALL)
-    parts = re.split(r"(\*\*/?|\*|\?)", pattern.lstrip("/"))
-    meaning = {"**/": r"(?:.*/)?", "**": r".*", "*": r"[^/]*", "?": r"[^/]"}
-    return re.compile("".join(meaning.get(part) or re.escape(part) for part in parts) + r"\Z", re.DOTALL)
+    """`*` and `?` stay inside a folder, `**` crosses folders, `[ab]` and `[!ab]` are one character.
+
+    A pattern without `/` matches the file name in any folder.
+    """
+    parts = re.split(r"(\*\*/?|\*|\?|\[!?\]?[^\]/]*\])", pattern.removeprefix("/"))
+    meaning = "".join(_WILDCARDS.get(part) or _char_set(part) or re.escape(part) for part in parts)
+    return re.compile(("" if "/" in pattern else r"(?:.*/)?") + meaning + r"\Z", re.DOTALL)
+
+
+def _char_set(part: str) -> str | None:
+    if not (part.startswith("[") and part.endswith("]")):
+        return None
+    chars = re.sub(r"([\\\[&~|^\]])", r"\\\1", part[1:-1].removeprefix("!"))
+    return f"(?!/)[{'^' if part[1] == '!' else ''}{chars}]"
 
 
 class FileFilters(Lenient):
@@ -63,6 +74,21 @@ class FileFilters(Lenient):
     @classmethod
     def _null_is_absent(cls, value: Any) -> Any:
         return () if value is None else value
+
+    @field_validator("include_patterns", "exclude_patterns")
+    @classmethod
+    def _are_patterns(cls, value: Sequence[str]) -> Sequence[str]:
+        for pattern in value:
+            try:
+                _glob(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is not a pattern: {error}") from error
+        return value
+
+    @field_validator("modified_after", "modified_before")
+    @classmethod
+    def _utc_unless_said(cls, value: datetime | None) -> datetime | None:
+        return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
 
     @cached_property
     def is_empty(self) -> bool:
@@ -151,6 +177,12 @@ class Connection(Value):
     provider: str
     config: dict[str, Any] = Field(repr=False)
     status: str = "ACTIVE"
+    description: str | None = None
+    metadata: dict[str, Any] | None = None
+    write_enabled: bool = False
+    consecutive_failures: int = 0
+    last_error: str | None = None
+    last_used_at: str | None = None
     created_at: str
     updated_at: str
 
@@ -184,7 +216,11 @@ class Counters(Value):
 
 
 class SyncCursor(Value):
-    """How far a pass has come; saved in the same transaction as what it registered."""
+    """How far a pass has come; saved in the same transaction as what it registered.
+
+    `config_hash` is the configuration of the last complete pass, `pass_hash` that of the one under way. `idle_pages` counts the pages
+    in a row that named no file which this pass had not seen; `landmark` is an earlier token, which never comes again.
+    """
 
     phase: Phase = Phase.IDLE
     generation: int = 0
@@ -193,7 +229,9 @@ class SyncCursor(Value):
     config_hash: str = ""
     counters: Counters = Counters()
     job_id: SyncJobId | None = None
-    batch_number: int = 0
+    pass_hash: str = ""
+    idle_pages: int = 0
+    landmark: str | None = None
     started_at: str | None = None
     unordered: bool = False
     confirmed_deletes: bool = False

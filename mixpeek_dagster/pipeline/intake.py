@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from mixpeek_dagster.catalog import Records
-from mixpeek_dagster.catalog.syncs import KeyState, SourceKey
+from mixpeek_dagster.catalog.syncs import ARCHIVED_WORDS, KeyState, SourceKey
 from mixpeek_dagster.errors import SchemaViolation
 from mixpeek_dagster.models.batches import Batch, BatchStatus
 from mixpeek_dagster.models.buckets import Bucket, blob_type_of, mime_type_of
@@ -63,30 +63,29 @@ class Intake:
             if kind is None:
                 taken.skipped += 1
                 taken.skipped_bytes += entry.size
-                if row is not None:
+                if row is not None and (existing is None or self._sync.spec.reconcile.on_filter_drift):
                     gone_keys.append(entry.key)
-                    if existing is not None and self._sync.spec.reconcile.on_filter_drift:
-                        taken.drifted_out.append(existing.object_id)
+                    taken.drifted_out += [existing.object_id] if existing else []
                 continue
-            if same and state is KeyState.MISSING and existing is not None:  # it is back, as it was
-                keys.append(_key(entry, KeyState.LIVE, existing.object_id))
+            archived = entry.storage_class in ARCHIVED
+            if same and not drifted and (state is KeyState.REJECTED or (state is KeyState.ARCHIVED and archived)):
                 continue
-            if same and not drifted and state in (KeyState.REJECTED, KeyState.ARCHIVED):
-                continue
-            if same and existing is not None:
+            if same and existing is not None and _is_made_of(existing, entry, kind):
+                if state is not KeyState.LIVE:  # it is back, as it was
+                    keys.append(_key(entry, KeyState.LIVE, existing.object_id))
                 continue
             if existing is not None and not self._sync.spec.reconcile.on_update:
                 continue
-            if entry.storage_class in ARCHIVED:
-                keys.append(
-                    _key(entry, KeyState.ARCHIVED, None, f"stored as {entry.storage_class}: restore it to make it readable")
-                )
+            earlier = existing.object_id if existing else None
+            if archived:
+                words = f"{ARCHIVED_WORDS}{entry.storage_class}: restore it to make it readable"
+                keys.append(_key(entry, KeyState.ARCHIVED, earlier, words))
                 taken.failed += 1
                 continue
             try:
                 stored = self._object(entry, kind, existing, generation=generation, now=now)
             except SchemaViolation as error:
-                keys.append(_key(entry, KeyState.REJECTED, None, error.message))
+                keys.append(_key(entry, KeyState.REJECTED, earlier, error.message))
                 taken.failed += 1
                 continue
             keys.append(_key(entry, KeyState.LIVE, stored.object_id))
@@ -105,6 +104,10 @@ class Intake:
         records.syncs.remove_keys(self._sync.sync_id, gone_keys)
         records.buckets.count(self._bucket.bucket_id, objects=len(created), size_bytes=size)
         return taken
+
+    def takes(self, entry: Entry) -> bool:
+        """Whether a pass would register the file."""
+        return self._property(entry) is not None
 
     def _property(self, entry: Entry) -> str | None:
         """The schema property a file belongs to, None when it is not taken: a folder marker, filtered out, or of no declared type."""
@@ -181,15 +184,17 @@ class Intake:
 
     def _new_batch(self, records: Records, cursor: SyncCursor, *, now: str) -> Batch:
         number = records.batches.count_of_sync(self._sync.sync_id)
+        while records.batches.find(batch_id := self._batch_id(cursor, number)) is not None:
+            number += 1  # an earlier batch of this pass was deleted
         wanted = self._sync.spec.batch_collection_ids
         batch = Batch(
-            batch_id=BatchId(derived_id("btch", self._sync.sync_id, str(cursor.generation), str(number))[:17]),
+            batch_id=batch_id,
             namespace_id=self._sync.namespace_id,
             bucket_id=self._bucket.bucket_id,
             sync_id=self._sync.sync_id,
             status=BatchStatus.DRAFT,
             dedup_strategy="replace",
-            collection_ids=list(wanted) if wanted is not None else None,  # type: ignore[arg-type]
+            collection_ids=list(wanted) if wanted is not None else None,
             metadata={"source": self._source.uri},
             created_at=now,
             updated_at=now,
@@ -197,10 +202,19 @@ class Intake:
         records.batches.add(batch)
         return batch
 
+    def _batch_id(self, cursor: SyncCursor, number: int) -> BatchId:
+        return BatchId(derived_id("btch", self._sync.sync_id, str(cursor.generation), str(number))[:17])
+
     def _close(self, records: Records, batch: Batch, *, settings: Settings, now: str) -> None:
         self._open = None
         if not self._sync.spec.skip_batch_submission:
             submit(records, batch, settings=settings, now=now)
+
+
+def _is_made_of(stored: StoredObject, entry: Entry, kind: str) -> bool:
+    """Whether the object holds this revision of the file, under the property it belongs to now."""
+    blob = stored.blobs[0] if stored.blobs else None
+    return blob is not None and (blob.etag, blob.version, blob.property) == (entry.etag, entry.version, kind)
 
 
 def _mime(entry: Entry, path: str) -> str:

@@ -45,23 +45,21 @@ def remove_documents(records: Records, index: VectorIndex, document_ids: Sequenc
     return sum(len(ids) for ids in doomed.values())
 
 
-def finish_removals(warehouse: Warehouse, *, before: str | None = None) -> int:
+def finish_removals(warehouse: Warehouse, *, collection: Collection | None = None) -> int:
     """Make the vector index forget hidden documents and delete them; how many. Does nothing for an embedded index."""
     if not warehouse.index.is_projection:
         return 0
     removed = 0
     with warehouse.catalog.reading() as records:
-        collections = records.collections.all()
-    for collection in collections:
+        collections = [collection] if collection else records.collections.all()
+    for each in collections:
         while True:
             with warehouse.catalog.reading() as records:
-                waiting = records.documents.not_indexed(
-                    collection.collection_id, before=before or "~", limit=500, state=DocumentState.DELETING
-                )
+                waiting = records.documents.not_indexed(each.collection_id, before="~", limit=500, state=DocumentState.DELETING)
             if not waiting:
                 break
             ids = [document.document_id for document in waiting]
-            warehouse.index.delete(space_of(collection), ids)
+            warehouse.index.delete(space_of(each), ids)
             with warehouse.catalog.transaction() as records:
-                removed += records.documents.remove({collection.collection_id: ids})
+                removed += records.documents.remove({each.collection_id: ids}, only_retired=True)
     return removed

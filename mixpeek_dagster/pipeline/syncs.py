@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from mixpeek_dagster.catalog import Records
-from mixpeek_dagster.catalog.syncs import KeyState
-from mixpeek_dagster.errors import BadListing, ProviderError
+from mixpeek_dagster.catalog.syncs import KeyState, LockLost
+from mixpeek_dagster.errors import BadListing, CatalogError, MixpeekError
 from mixpeek_dagster.models.buckets import Bucket
 from mixpeek_dagster.models.ids import SyncId, SyncJobId, new_id
 from mixpeek_dagster.models.syncs import Counters, Phase, Sync, SyncCursor, SyncMode, SyncStatus
@@ -25,6 +25,7 @@ from mixpeek_dagster.storage.provider import Entry, ObjectSource
 LOCK_S = 120.0
 _SURE_DELETES = 100  # so many missing files are believed without asking, however small the source is
 _HEADS = 8
+_IDLE_PAGES = 1000  # so many pages in a row without a new file: the listing goes round in circles
 
 
 @dataclass(frozen=True)
@@ -54,17 +55,25 @@ def advance(warehouse: Warehouse, sync_id: SyncId, *, budget_s: float, force: bo
         bucket = records.buckets.get(sync.bucket_id, namespace_id=sync.namespace_id)
     try:
         return _Pass(warehouse, sync, bucket).run(deadline=time.monotonic() + budget_s)
-    except ProviderError as error:
+    except LockLost:
+        return None
+    except CatalogError:
+        raise  # it could not be recorded
+    except MixpeekError as error:
         return _record_failure(warehouse, sync_id, error)
     finally:
         with warehouse.catalog.transaction() as records:
             records.syncs.unlock(sync_id, owner=warehouse.owner)
 
 
-def config_hash(sync: Sync) -> str:
-    """Changes when a pass could take other files, or make other objects of them; credentials are not in it."""
+def config_hash(sync: Sync, bucket: Bucket, *, place: str) -> str:
+    """Changes when a pass could take other files, or make other objects of them; credentials are not in it.
+
+    Args:
+        place: what the source lists, as its `uri`: a connection may be pointed at another bucket.
+    """
     spec = sync.spec.model_dump_json(include={"source_path", "file_filters", "schema_mapping"})
-    return hashlib.sha256(f"{sync.provider}{spec}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{sync.provider}{place}{spec}{bucket.bucket_schema.model_dump_json()}".encode()).hexdigest()[:16]
 
 
 class _Pass:
@@ -77,23 +86,26 @@ class _Pass:
         self.source: ObjectSource = warehouse.source(sync)
         self.intake = Intake(sync, bucket, self.source)
         self.started = time.perf_counter()
-        self.drifted = sync.cursor.config_hash != config_hash(sync)
+        self.config_hash = config_hash(sync, bucket, place=self.source.uri)
+        self.drifted = sync.cursor.config_hash != self.config_hash
 
     def run(self, *, deadline: float) -> Progress:
-        if self.cursor.phase is Phase.IDLE:
+        if self.cursor.phase is Phase.IDLE or self.cursor.pass_hash != self.config_hash:
             self._begin()
-        while True:
-            match self.cursor.phase:
-                case Phase.SCAN | Phase.SWEEP:
-                    self._take_page()
-                case Phase.DELETE:
-                    self._confirm_missing()
-                case Phase.IDLE:
-                    return Progress(self.sync, self.sync.last_counters or Counters(), finished=True)
-            if time.monotonic() >= deadline and self.cursor.phase is not Phase.IDLE:
+        while self._phase() is not Phase.IDLE:
+            if self._phase() is Phase.DELETE:
+                self._confirm_missing()
+            else:
+                self._take_page()
+            if time.monotonic() >= deadline and self._phase() is not Phase.IDLE:
                 return Progress(self.sync, self.cursor.counters, finished=False)
+        return Progress(self.sync, self.sync.last_counters or Counters(), finished=True)
+
+    def _phase(self) -> Phase:
+        return self.cursor.phase
 
     def _begin(self) -> None:
+        """Start a pass; one that was under way with another configuration is given up."""
         sync, now = self.sync, self.warehouse.now()
         unordered = self.cursor.unordered or self.source.capabilities.order == "unordered"
         cursor = SyncCursor(
@@ -101,37 +113,59 @@ class _Pass:
             unordered=unordered,
             generation=self.cursor.generation + 1,
             config_hash=self.cursor.config_hash,
+            pass_hash=self.config_hash,
             job_id=SyncJobId(new_id("job")),
             started_at=now,
             confirmed_deletes=sync.confirm_deletes,
         )
         with self.warehouse.catalog.transaction() as records:
             assert cursor.job_id is not None
-            records.syncs.add_job(cursor.job_id, sync.sync_id, trigger="manual" if sync.triggered_at else "scheduled", now=now)
-            self._save(records, cursor, triggered_at=None, pending_full=False, confirm_deletes=False)
+            if self.cursor.phase is not Phase.IDLE:
+                records.syncs.forget_missing(sync.sync_id)
+                if self.cursor.job_id is not None:
+                    words = "The sync was changed; its pass started again."
+                    records.syncs.save_job(
+                        self.cursor.job_id, status="failed", counters=self.cursor.counters, now=now, error=words
+                    )
+            queued = records.syncs.queued_job(sync.sync_id)
+            if queued is not None:
+                records.syncs.start_job(queued, now=now)
+                cursor = cursor.model_copy(update={"job_id": queued})
+            else:
+                trigger = "manual" if sync.triggered_at else "scheduled"
+                records.syncs.add_job(cursor.job_id, sync.sync_id, trigger=trigger, now=now)
+            # Due from here on until it ends, however it was started.
+            self._save(records, cursor, triggered_at=None, pending_full=False, confirm_deletes=False, next_pass_at=now)
 
     # Listing
 
     def _take_page(self) -> None:
         cursor, sweeping = self.cursor, self.cursor.phase is Phase.SWEEP
         page = self.source.list_page(after=None if sweeping else cursor.after_key, token=cursor.token)
-        entries = page.entries
-        if page.token is not None and not entries and page.token == cursor.token:
-            raise BadListing(f"Sync {self.sync.sync_id}: {self.source.uri} answered an empty page that continues with itself.")
-        if not sweeping and not _ascends(entries, cursor.after_key):
+        entries: Sequence[Entry] = page.entries
+        if page.token is not None and page.token in (cursor.token, cursor.landmark):
+            raise BadListing(f"The listing of {self.source.uri} goes round in circles: it continues where it was before.")
+        if cursor.idle_pages > _IDLE_PAGES:
+            raise BadListing(f"The listing of {self.source.uri} names no new file on {cursor.idle_pages} pages in a row.")
+        if sweeping:
+            entries = list({entry.key: entry for entry in entries}.values())  # without an order a page may name a file twice
+        elif not _ascends(entries, cursor.after_key):
             return self._restart_unordered()
         last = page.token is None
         upto = entries[-1].key if entries and not last else None
+        fresh: Sequence[tuple[Entry, tuple[object, ...] | None]] = []
+        missing: Sequence[bytes] = []
         with self.warehouse.catalog.transaction() as records:
             if sweeping:
                 known = records.syncs.keys_named(self.sync.sync_id, [entry.key for entry in entries])
-                fresh, missing = [(entry, known.get(entry.key)) for entry in entries], []
-                records.syncs.mark_seen(self.sync.sync_id, list(known), generation=cursor.generation)
-            elif entries or last:
-                rows = records.syncs.keys_between(self.sync.sync_id, cursor.after_key, upto)
-                fresh, missing = _merge(entries, rows)
+                fresh = [(entry, known.get(entry.key)) for entry in entries]
+                first_seen = records.syncs.mark_seen(self.sync.sync_id, list(known), generation=cursor.generation)
+                is_idle = not first_seen and len(known) == len(entries)
             else:
-                fresh, missing = [], []
+                is_idle = not entries
+                if entries or last:
+                    rows = records.syncs.keys_between(self.sync.sync_id, cursor.after_key, upto)
+                    fresh, missing = _merge(entries, rows)
             counters = self._register(records, fresh, unchanged=entries)
             records.syncs.set_key_state(self.sync.sync_id, missing, KeyState.MISSING)
             cursor = cursor.model_copy(
@@ -139,6 +173,9 @@ class _Pass:
                     "after": entries[-1].key.hex() if entries else cursor.after,
                     "token": page.token,
                     "counters": counters,
+                    "idle_pages": cursor.idle_pages + 1 if is_idle else 0,
+                    # Brent's way to find a circle: remember where we were after 1, 2, 4, 8 … pages.
+                    "landmark": page.token if counters.pages & (counters.pages - 1) == 0 else cursor.landmark,
                     "phase": Phase.DELETE if last else cursor.phase,
                 }
             )
@@ -152,7 +189,7 @@ class _Pass:
     def _restart_unordered(self) -> None:
         """The listing is not in byte order: nothing it did not show may be called missing. Start again, marking what is seen."""
         cursor = self.cursor.model_copy(
-            update={"phase": Phase.SWEEP, "unordered": True, "after": None, "token": None, "counters": Counters()}
+            update={"phase": Phase.SWEEP, "unordered": True, "counters": Counters(), **_from_the_start(self.cursor)}
         )
         with self.warehouse.catalog.transaction() as records:
             records.syncs.forget_missing(self.sync.sync_id)
@@ -205,7 +242,7 @@ class _Pass:
             now = self.warehouse.now()
             remove_objects(records, self.warehouse.index, [key.object_id for key in gone if key.object_id], now=now)
             records.syncs.remove_keys(sync_id, [key.key for key in gone])
-            records.syncs.set_key_state(sync_id, back, KeyState.LIVE)
+            records.syncs.found_again(sync_id, back)
             counters = self.cursor.counters.plus(deleted=len(gone), seconds=self._lap())
             # Confirmed once means confirmed for all of this pass: the share shrinks while we delete.
             self._save(records, self.cursor.model_copy(update={"counters": counters, "confirmed_deletes": True}))
@@ -224,9 +261,7 @@ class _Pass:
     def _end(self, *, held: int) -> None:
         spec, now = self.sync.spec, self.warehouse.now()
         counters = self.cursor.counters.plus(held=held, seconds=self._lap())
-        cursor = SyncCursor(
-            generation=self.cursor.generation, config_hash=config_hash(self.sync), unordered=self.cursor.unordered
-        )
+        cursor = SyncCursor(generation=self.cursor.generation, config_hash=self.config_hash, unordered=self.cursor.unordered)
         # A pass costs money and load: poll no more often than twenty times its own length.
         wait_s = max(float(spec.polling_interval_seconds), min(20 * counters.seconds, 3600.0))
         done = spec.sync_mode is SyncMode.INITIAL_ONLY
@@ -242,7 +277,6 @@ class _Pass:
             self._save(
                 records,
                 cursor,
-                status=SyncStatus.COMPLETED if done else SyncStatus.ACTIVE,
                 passes=self.sync.passes + 1,
                 consecutive_failures=0,
                 last_pass_at=now,
@@ -250,6 +284,7 @@ class _Pass:
                 last_error=error,
                 next_pass_at=None if done else self.warehouse.now(plus_s=wait_s),
             )
+            records.syncs.settle_status(self.sync.sync_id, SyncStatus.COMPLETED if done else SyncStatus.ACTIVE)
             self.sync = self.sync.model_copy(update={"last_counters": counters, "last_error": error})
 
     def _save(self, records: Records, cursor: SyncCursor, **values: object) -> None:
@@ -293,14 +328,29 @@ def _merge(
     return fresh, missing  # type: ignore[return-value]
 
 
-def _record_failure(warehouse: Warehouse, sync_id: SyncId, error: ProviderError) -> Progress:
+def _without_token(cursor: SyncCursor, source: ObjectSource) -> SyncCursor:
+    """Where to go on when the provider does not take its token back: behind the last key where it can, else from the start."""
+    if cursor.token is None:
+        return cursor
+    again = cursor.unordered or not source.capabilities.start_after
+    return cursor.model_copy(update=_from_the_start(cursor) if again else {"token": None, "landmark": None})
+
+
+def _from_the_start(cursor: SyncCursor) -> dict[str, object]:
+    """List again under a new generation, so that what was seen before counts as not seen."""
+    return {"token": None, "after": None, "generation": cursor.generation + 1, "idle_pages": 0, "landmark": None}
+
+
+def _record_failure(warehouse: Warehouse, sync_id: SyncId, error: MixpeekError) -> Progress:
     with warehouse.catalog.transaction() as records:
         sync = records.syncs.get(sync_id)
+        cursor = _without_token(sync.cursor, warehouse.source(sync)) if isinstance(error, BadListing) else sync.cursor
         failures = sync.consecutive_failures + 1
-        wait_s = min(5.0 * 2**failures, max(float(sync.spec.polling_interval_seconds), 300.0))
+        wait_s = min(5.0 * 2 ** min(failures, 16), max(float(sync.spec.polling_interval_seconds), 300.0))
         records.syncs.save(
             sync_id,
             owner=warehouse.owner,
+            cursor=cursor.model_dump(mode="json"),
             consecutive_failures=failures,
             last_error=error.message[:1000],
             next_pass_at=warehouse.now(plus_s=wait_s),

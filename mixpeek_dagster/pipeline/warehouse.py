@@ -10,17 +10,21 @@ from typing import Any
 
 from mixpeek_dagster import plugins
 from mixpeek_dagster.catalog import Catalog
-from mixpeek_dagster.extractors.extractor import Extractor, ModelStore
-from mixpeek_dagster.extractors.models import PackStore
+from mixpeek_dagster.extractors.extractor import Extractor
+from mixpeek_dagster.extractors.models import ModelStore
+from mixpeek_dagster.models.batches import Step
 from mixpeek_dagster.models.collections import ExtractorConfig
 from mixpeek_dagster.models.ids import ConnectionId
 from mixpeek_dagster.models.syncs import Sync
 from mixpeek_dagster.models.values import iso, utc_now
-from mixpeek_dagster.pipeline.connections import open_config
+from mixpeek_dagster.pipeline.catalog_vectors import CatalogVectors
+from mixpeek_dagster.pipeline.connections import open_config, signing_key
 from mixpeek_dagster.settings import Settings
+from mixpeek_dagster.storage.blobs import BlobStore
 from mixpeek_dagster.storage.connect import open_source
+from mixpeek_dagster.storage.managed import LocalBlobs
 from mixpeek_dagster.storage.provider import ObjectSource
-from mixpeek_dagster.vectors.index import VectorIndex
+from mixpeek_dagster.vectors.index import VectorIndex, open_index
 
 
 @dataclass(kw_only=True)
@@ -29,11 +33,13 @@ class Warehouse:
 
     Attributes:
         clock: where the time comes from; tests move it.
+        progress: told after every window of every step; a progress bar hangs on it.
         owner: names this process in locks.
     """
 
     settings: Settings
     clock: Callable[[], datetime] = utc_now
+    progress: Callable[[Step], None] = lambda _: None
     owner: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
 
     @classmethod
@@ -46,12 +52,16 @@ class Warehouse:
 
     @cached_property
     def index(self) -> VectorIndex:
-        index: VectorIndex = plugins.load("indexes", self.settings.index).open(self.settings, rows=self.catalog.vector_rows)
-        return index
+        return open_index(self.settings, CatalogVectors(self.catalog))
 
     @cached_property
     def models(self) -> ModelStore:
-        return PackStore(self.settings.models)
+        return ModelStore(self.settings.models)
+
+    @cached_property
+    def blobs(self) -> BlobStore:
+        base_url = self.settings.public_url or f"http://127.0.0.1:{self.settings.api_port}"
+        return LocalBlobs(self.settings.home / "blobs", base_url=f"{base_url}/v1/blobs", secret=signing_key(self.settings))
 
     def now(self, *, plus_s: float = 0.0) -> str:
         """The time as the catalog writes it, `plus_s` seconds from now."""
@@ -67,7 +77,7 @@ class Warehouse:
         key = config.model_dump_json(include={"feature_extractor_name", "version", "parameters"})
         if key not in self._extractors:
             kind = plugins.load("extractors", config.extractor_id)
-            self._extractors[key] = kind(kind.Params(**config.parameters), models=self.models, threads=self.settings.threads)
+            self._extractors[key] = kind(kind.Params(**config.parameters), models=self.models)
         return self._extractors[key]
 
     def source(self, sync: Sync) -> ObjectSource:

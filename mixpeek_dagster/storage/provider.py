@@ -1,21 +1,25 @@
 """The port to other people's files: list them in pages, look at one, open one.
 
 Vendors differ by `Capabilities`, never by type checks. A source knows no catalog, no bucket and no Dagster.
+`Provider` is what a vendor's class offers on top: a `Config` and a way to build a source from it (`storage.connect` uses it).
 """
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import BinaryIO, ClassVar, Literal, NamedTuple, Protocol, Self
+from typing import BinaryIO, Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel
 
+from mixpeek_dagster.settings import Settings
+
 
 class Entry(NamedTuple):
-    """One file as a listing shows it. `key` is relative to nothing: the provider's own full key, as bytes, never normalised.
+    """One file as a listing shows it. `key` is the provider's own key, as bytes, never normalised.
 
-    `etag` and `version` are opaque revision marks; together with `size` they decide whether a file changed. `modified_at`
-    (unix seconds) is shown and filtered on, never compared.
+    `etag` and `version` are opaque revision marks; together with `size` they decide whether a file changed, and a listing and
+    `head` agree on them. `modified_at` (unix seconds) is shown and filtered on, never compared. `content_type` is what the
+    provider says, else guessed from the key's extension, else empty. Folder markers (`videos/`, 0 bytes) are listed like any key.
     """
 
     key: bytes
@@ -28,7 +32,7 @@ class Entry(NamedTuple):
 
 
 class Page(NamedTuple):
-    """One page of a listing. `token` continues it at the provider; None ends it."""
+    """One page of a listing, possibly shorter than asked for, even empty. `token` continues it at the provider; None ends it."""
 
     entries: Sequence[Entry]
     token: str | None
@@ -52,16 +56,14 @@ class Capabilities:
 class ObjectSource(Protocol):
     """A place where files are. Implementations are safe to share between threads.
 
-    Every method raises `AccessDenied` (credentials refused), `ProviderDown` (unreachable, throttled, 5xx; after the client's own
-    retries), or `BadListing` (an answer that cannot be true); messages name the key or prefix and hold no secret.
+    Every method raises `AccessDenied` (credentials refused), `WrongConnection` (no such bucket, another region, a bad
+    certificate), `ProviderDown` (unreachable, throttled, 5xx; after the client's own retries), `BadListing` (an answer that
+    cannot be true) or `UrlRefused` (an address that may not be reached); messages name the key or prefix and hold no secret.
     """
 
-    Config: ClassVar[type[BaseModel]]
-    capabilities: Capabilities
-
-    @classmethod
-    def connect(cls, config: BaseModel, *, source_path: str) -> Self:
-        """Build from a validated `Config`; `source_path` as the user wrote it (`/videos/`, `bucket/prefix`). No I/O."""
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this source's listing and URLs can do."""
         ...
 
     @property
@@ -70,7 +72,11 @@ class ObjectSource(Protocol):
         ...
 
     def list_page(self, *, after: bytes | None = None, token: str | None = None, limit: int = 1000) -> Page:
-        """The next page: after `token` when it is given, else after the key `after`, else from the start."""
+        """The next page: after `token` when it is given, else after the key `after`, else from the start.
+
+        A provider that breaks its promise (keys out of order, or not above `after`) is passed on as it answered: hiding such
+        keys would lose files, so the caller checks.
+        """
         ...
 
     def head(self, key: bytes) -> Entry | None:
@@ -82,7 +88,8 @@ class ObjectSource(Protocol):
 
         Raises:
             FileNotFoundError: it is gone.
-            Changed: it is not the revision `if_match` any more.
+            Changed: it is not the revision `if_match` any more, or it changed while it was read (then raised on leaving).
+            Archived: it must be restored at the provider before it can be read.
         """
         ...
 
@@ -90,6 +97,25 @@ class ObjectSource(Protocol):
         """The key below the source path, as text for filters and metadata (undecodable bytes as surrogate escapes)."""
         ...
 
+    def location(self, key: bytes) -> str:
+        """Where the file is, distinct across sources of one provider, for people and as a stable id: `s3://bucket/key`."""
+        ...
+
     def check(self) -> None:
         """Prove that the source can be listed and read, or raise what is wrong and how to mend it."""
+        ...
+
+
+ConfigT_contra = TypeVar("ConfigT_contra", bound=BaseModel, contravariant=True)
+
+
+class Provider(Protocol[ConfigT_contra]):
+    """A vendor's class: what `plugins.load("providers", name)` returns. It also has an attribute `Config`, its pydantic model."""
+
+    def connect(self, config: ConfigT_contra, *, source_path: str, settings: Settings) -> ObjectSource:
+        """Build a source from a validated `Config`; `source_path` as the user wrote it (`/videos/`, `bucket/prefix`). No network.
+
+        Raises:
+            Invalid: the path does not fit, or the operator's settings forbid the place.
+        """
         ...

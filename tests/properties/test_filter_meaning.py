@@ -41,8 +41,6 @@ from mixpeek_dagster.models.comparison import candidates, distance_m, point_of, 
 from mixpeek_dagster.models.filters import Filter
 from tests.properties.worlds import COLUMN_NAMES, FEW_FIELDS, record_of, records, wanted_texts, worlds
 
-pytest_plugins = ["tests.postgres"]
-
 EXAMPLES = int(os.environ.get("MIXPEEK_EXAMPLES", "60"))
 thorough = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 

@@ -1,0 +1,229 @@
+"""Sensors: one per sync that polls it, one that hands queued batches to runs, and those that settle how runs ended."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import dagster as dg
+
+from mixpeek_dagster.catalog.batches import Claim
+from mixpeek_dagster.definitions.assets import PARTS_TAG
+from mixpeek_dagster.definitions.metadata import bucket_metadata
+from mixpeek_dagster.definitions.plan import NamespacePlan, SyncPlan, WarehousePlan
+from mixpeek_dagster.definitions.resources import WarehouseResource
+from mixpeek_dagster.definitions.translator import Translator
+from mixpeek_dagster.models.batches import BatchPart
+from mixpeek_dagster.models.ids import SyncId
+from mixpeek_dagster.pipeline.batches import claim
+from mixpeek_dagster.pipeline.reconcile import RunState, reconcile, run_ended
+from mixpeek_dagster.pipeline.syncs import advance
+from mixpeek_dagster.pipeline.warehouse import Warehouse
+
+Jobs = Mapping[str, Any]
+"""Pipeline → asset job; Dagster does not export the type of one that is not resolved yet."""
+
+RUN_KEY_TAG = "dagster/run_key"
+_TICK_S = 20.0
+_POLL_S = 0.15
+_CLAIM_LIMIT = 200
+_WAVE_ITEMS = 2_000
+# The daemon's loop is fixed at five seconds and skips a sensor whose interval is not shorter: any of 1..4 means every loop.
+_EVERY_LOOP_S = 4
+
+_STATES: Mapping[dg.DagsterRunStatus, RunState] = {
+    dg.DagsterRunStatus.SUCCESS: RunState.SUCCEEDED,
+    dg.DagsterRunStatus.FAILURE: RunState.FAILED,
+    dg.DagsterRunStatus.CANCELED: RunState.CANCELED,
+}
+
+
+def sync_sensor(plan: NamespacePlan, sync: SyncPlan, translator: Translator) -> dg.SensorDefinition:
+    """Polls one sync. A tick works for at most about 20 s, saves its place, and goes on in the next."""
+    bucket = next(one for one in plan.buckets if one.bucket_id == sync.bucket_id)
+    key = translator.get_asset_spec(bucket, plan).key
+
+    @dg.sensor(
+        name=translator.sensor_name(sync, plan),
+        asset_selection=dg.AssetSelection.assets(key),
+        minimum_interval_seconds=_EVERY_LOOP_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=f"{sync.provider} {sync.source_path}: {sync.mode.value}, every {sync.polling_interval_seconds} s.",
+    )
+    def poll(warehouse: WarehouseResource) -> dg.SensorResult | dg.SkipReason:
+        world = warehouse.get()
+        progress = advance(world, SyncId(sync.sync_id), budget_s=_TICK_S)
+        with world.catalog.reading() as records:
+            now = records.syncs.get(sync.sync_id)
+            if progress is None:
+                return dg.SkipReason(_why_not(now.status, now.next_pass_at, now.last_error))
+            state = records.buckets.get(bucket.bucket_id, namespace_id=bucket.namespace_id)
+        if progress.error is not None:
+            raise RuntimeError(progress.error)
+        if not progress.finished:
+            return dg.SkipReason(f"Listed {progress.counters.listed} files so far; the pass goes on in the next tick.")
+        metadata, version = bucket_metadata(state, [progress.counters])
+        observed = dg.AssetObservation(key, metadata={**metadata, "sync": sync.sync_id}, tags={"dagster/data_version": version})
+        return dg.SensorResult(asset_events=[observed])
+
+    return poll
+
+
+def _why_not(status: str, next_pass_at: str | None, last_error: str | None) -> str:
+    if next_pass_at is None:
+        return f"The sync is {status}: no pass is planned."
+    wait = (datetime.fromisoformat(next_pass_at) - datetime.now().astimezone()).total_seconds()
+    return f"Next pass in {max(wait, 0):.0f} s." + (f" Last error: {last_error}" if last_error else "")
+
+
+def batch_sensor(plan: WarehousePlan, jobs: Jobs, translator: Translator) -> dg.SensorDefinition:
+    """Hands queued batches to runs: waits up to 20 s inside its tick, so a submitted batch is seen within 0.2 s.
+
+    Batches that are waiting together, small enough, and in need of the same collections share one run.
+    """
+
+    @dg.sensor(
+        name="batches",
+        jobs=list(jobs.values()) or None,
+        minimum_interval_seconds=1,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Claims queued batches and starts their runs.",
+    )
+    def hand_out(warehouse: WarehouseResource) -> dg.SensorResult | dg.SkipReason:
+        world = warehouse.get()
+        deadline = time.monotonic() + _TICK_S
+        while True:
+            waves = claim_waves(world, plan)
+            if waves:
+                break
+            if time.monotonic() >= deadline or not jobs:
+                return dg.SkipReason("No batch is queued.")
+            time.sleep(_POLL_S)
+        requests, partitions = [], []
+        for run_key, claims in waves:
+            pipeline = plan.pipeline_of[claims[0].collection_ids[0]]
+            keys = [one.part.partition_key for one in claims]
+            partitions.append(translator.partitions(pipeline).build_add_request(keys))
+            requests.append(_request(run_key, claims, plan, jobs[pipeline], translator))
+        return dg.SensorResult(run_requests=requests, dynamic_partitions_requests=partitions)
+
+    return hand_out
+
+
+def claim_waves(warehouse: Warehouse, plan: WarehousePlan, *, wave_items: int = _WAVE_ITEMS) -> list[tuple[str, list[Claim]]]:
+    """Claim what is queued, grouped into runs: (run key, parts). A retried part, and a large one, gets a run of its own.
+
+    Args:
+        wave_items: how many objects may share a run; more of them wait less, fewer spread over more processes.
+    """
+    with warehouse.catalog.reading() as records:
+        if not records.batches.has_queued():
+            return []
+    with warehouse.catalog.transaction() as records:
+        claims = claim(
+            records,
+            limit=_CLAIM_LIMIT,
+            now=warehouse.now(),
+            accepts=lambda ids: bool(ids) and all(one in plan.pipeline_of for one in ids),
+        )
+        waves: list[list[Claim]] = []
+        open_waves: dict[tuple[str, ...], list[Claim]] = {}
+        for one in claims:
+            wave = open_waves.get(tuple(one.collection_ids))
+            joins = one.part.attempt == 1 and wave is not None and sum(c.items for c in wave) + one.items <= wave_items
+            if wave is not None and joins:
+                wave.append(one)
+                continue
+            waves.append([one])
+            if one.part.attempt == 1:
+                open_waves[tuple(one.collection_ids)] = waves[-1]
+        keyed = [(f"{wave[0].part.partition_key}:{wave[0].part.attempt}", wave) for wave in waves]
+        for run_key, wave in keyed:
+            records.batches.set_run_key([one.part for one in wave], run_key)
+    return keyed
+
+
+def wave_tags(claims: Sequence[Claim]) -> dict[str, str]:
+    """Tags of a run over these parts. Several are a range: their keys were added in this order, in one request."""
+    tags = {"mixpeek/namespace": claims[0].namespace_id, PARTS_TAG: str(len(claims)), "mixpeek/batch": claims[0].part.batch_id}
+    if len(claims) > 1:
+        tags["dagster/asset_partition_range_start"] = claims[0].part.partition_key
+        tags["dagster/asset_partition_range_end"] = claims[-1].part.partition_key
+    return tags
+
+
+def selection(claims: Sequence[Claim], plan: WarehousePlan, translator: Translator) -> list[dg.AssetKey]:
+    """The asset keys of the collections these parts materialise."""
+    wanted = set(claims[0].collection_ids)
+    return [
+        translator.get_asset_spec(collection, namespace).key
+        for namespace in plan.namespaces
+        for collection in namespace.collections
+        if collection.collection_id in wanted
+    ]
+
+
+def _request(run_key: str, claims: Sequence[Claim], plan: WarehousePlan, job: Any, translator: Translator) -> dg.RunRequest:
+    return dg.RunRequest(
+        run_key=run_key,
+        job_name=job.name,
+        partition_key=claims[0].part.partition_key if len(claims) == 1 else None,
+        asset_selection=selection(claims, plan, translator),
+        tags=wave_tags(claims),
+    )
+
+
+def ended_sensor(status: dg.DagsterRunStatus) -> dg.SensorDefinition:
+    """Settles parts whose run failed or was canceled: the run itself records only a good end."""
+
+    @dg.run_status_sensor(
+        run_status=status,
+        name=f"runs_{status.value.lower()}",
+        minimum_interval_seconds=_EVERY_LOOP_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=f"Settles the batches of runs that ended as {status.value}.",
+    )
+    def settle(context: dg.RunStatusSensorContext, warehouse: WarehouseResource) -> None:
+        run = context.dagster_run
+        message = context.dagster_event.message or f"Run {run.run_id} ended as {status.value}."
+        run_ended(warehouse.get(), run.run_id, run.tags.get(RUN_KEY_TAG), _STATES[status], message)
+
+    return settle
+
+
+def reconcile_sensor() -> dg.SensorDefinition:
+    """Every 30 s: settle parts whose run is gone without a word, heal documents between catalog and index, drop unused features."""
+
+    @dg.sensor(
+        name="reconcile",
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Settles batches whose run vanished and heals what a crash left half done.",
+    )
+    def heal(context: dg.SensorEvaluationContext, warehouse: WarehouseResource) -> dg.SkipReason:
+        done = reconcile(warehouse.get(), lambda part: run_state(context.instance, part))
+        return dg.SkipReason(done.words)
+
+    return heal
+
+
+def run_state(instance: dg.DagsterInstance, part: BatchPart) -> RunState:
+    """How the run of a part is doing, as Dagster's own records say."""
+    run = instance.get_run_by_id(part.run_id) if part.run_id else None
+    if run is None and part.run_key:
+        runs = instance.get_runs(dg.RunsFilter(tags={RUN_KEY_TAG: part.run_key}), limit=1)
+        run = runs[0] if runs else None
+    if run is None:
+        return RunState.UNKNOWN
+    return _STATES.get(run.status, RunState.ALIVE)
+
+
+def sensors(plan: WarehousePlan, jobs: Jobs, translator: Translator) -> Iterator[dg.SensorDefinition]:
+    """Every sensor of the code location."""
+    for namespace in plan.namespaces:
+        for sync in namespace.syncs:
+            yield sync_sensor(namespace, sync, translator)
+    yield batch_sensor(plan, jobs, translator)
+    yield ended_sensor(dg.DagsterRunStatus.FAILURE)
+    yield ended_sensor(dg.DagsterRunStatus.CANCELED)
+    yield reconcile_sensor()

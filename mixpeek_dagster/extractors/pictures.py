@@ -1,0 +1,156 @@
+"""Decoding images that strangers made: any common format in, a small RGB picture out.
+
+Decoding is part of a vector's version: JPEG at the smallest scale that keeps twice the wanted size, the first frame, squashed
+with a bilinear filter, transparency over white, turned as its EXIF orientation says.
+"""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from mixpeek_dagster.errors import ExtractionError
+from mixpeek_dagster.extractors.extractor import Content
+from mixpeek_dagster.extractors.sniff import kind_of
+
+MAX_PIXELS = 50_000_000
+# Formats decoded in this process without helper programs: no EPS, which starts Ghostscript.
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO")
+FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+_ORIENTATION_TAG = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded image at the size a model wants, and what the file was: its size in pixels as displayed, and its format."""
+
+    image: Image.Image
+    width: int
+    height: int
+    format: str
+
+
+def open_picture(content: Content, *, size: int, filter: str = "bilinear") -> Picture:
+    """The image squashed to `size` × `size` pixels, mode RGB.
+
+    Raises:
+        ExtractionError: empty, no image, damaged, cut short, or more than 50 million pixels.
+    """
+    with _opened(content) as image:
+        width, height = image.size
+        image.draft(None, (2 * size, 2 * size))
+        image.load()
+        orientation = _orientation(image)
+        small = _to_rgb(image, (size, size), FILTERS[filter])
+        if orientation >= 5:
+            width, height = height, width
+        # A JPEG with further pictures inside calls itself MPO.
+        return Picture(_turned(small, orientation), width, height, "JPEG" if image.format == "MPO" else image.format or "")
+
+
+def thumbnail(data: bytes, *, size: int = 128) -> bytes:
+    """A JPEG of at most `size` × `size` pixels with the image's proportions, a few KB; made only for what is shown.
+
+    Raises:
+        ExtractionError: as `open_picture`.
+    """
+    with _opened(Content(data)) as image:
+        image.draft(None, (2 * size, 2 * size))
+        image.load()
+        scale = min(1.0, size / max(image.size))
+        box = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+        out = io.BytesIO()
+        _turned(_to_rgb(image, box, Image.Resampling.BILINEAR), _orientation(image)).save(out, "JPEG", quality=80)
+        return out.getvalue()
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)  # a build of Pillow may lack a codec
+
+
+@contextmanager
+def _opened(content: Content) -> Iterator[Image.Image]:
+    data, name = content.data, content.filename or "The image"
+    if not data:
+        raise ExtractionError(f"{name} is empty (0 bytes).")
+    try:
+        image = Image.open(io.BytesIO(data), formats=_formats())
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ExtractionError(f"{name} has far more than {MAX_PIXELS:,} pixels, the most that is decoded.") from error
+    except UnidentifiedImageError as error:
+        kind = kind_of(data, plain=True)
+        is_image = kind is not None and "image" in kind
+        seems = (
+            f"damaged: it starts like {kind}, but cannot be read"
+            if is_image
+            else f"no image{f': it looks like {kind}' if kind else ''}"
+        )
+        raise ExtractionError(f"{name} is {seems}.") from error
+    except Exception as error:  # a decoder may raise anything on a crafted header
+        raise ExtractionError(f"{name} is damaged: {_reason(error)}.") from error
+    with image:
+        # Looked at before anything is decoded; Pillow's own limit is a process-wide setting and a warning.
+        if image.width * image.height > MAX_PIXELS:
+            size = f"{image.width} × {image.height}"
+            raise ExtractionError(f"{name} has {size} pixels; at most {MAX_PIXELS:,} are decoded. Scale it down.")
+        try:
+            yield image
+        except Exception as error:
+            raise ExtractionError(f"{name} is a damaged or truncated {image.format} image: {_reason(error)}.") from error
+
+
+def _to_rgb(image: Image.Image, box: tuple[int, int], resample: Image.Resampling) -> Image.Image:
+    """Scale, then flatten: few pixels are composited, and Pillow weighs colours by their opacity while scaling."""
+    image = _to_eight_bits(image)
+    if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
+        small = image.convert("RGBA").resize(box, resample, reducing_gap=2.0)
+        white = Image.new("RGBA", box, "white")
+        return Image.alpha_composite(white, small).convert("RGB")
+    if image.mode not in ("RGB", "L", "CMYK", "YCbCr"):
+        image = image.convert("RGB")
+    return image.resize(box, resample, reducing_gap=2.0).convert("RGB")
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """16 bits lose their low byte; wider integers and floats are stretched from their least to their greatest value."""
+    if not image.mode.startswith(("I", "F")):
+        return image
+    values = np.asarray(image)
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((values >> 8).astype(np.uint8))
+    values = np.nan_to_num(values.astype(np.float64))
+    low, high = values.min(), values.max()
+    return Image.fromarray(((values - low) * (255 / max(high - low, 1e-12))).astype(np.uint8))
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # noqa: BLE001 - a broken EXIF block does not make the picture unreadable
+        return 1
+
+
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "it needs more memory than there is"
+    return (str(error).strip().rstrip(".") or type(error).__name__).splitlines()[0]

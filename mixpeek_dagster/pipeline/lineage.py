@@ -1,0 +1,107 @@
+"""Where a document comes from: the chain back to its source file, and what made it on the way."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mixpeek_dagster.catalog import Records
+from mixpeek_dagster.errors import NotFound
+from mixpeek_dagster.models.documents import Document
+from mixpeek_dagster.models.ids import NamespaceId
+from mixpeek_dagster.models.objects import StoredObject
+from mixpeek_dagster.models.syncs import Sync
+from mixpeek_dagster.pipeline.warehouse import Warehouse
+
+
+@dataclass(frozen=True)
+class Link:
+    """One document of the chain and the collection, extractor and models that made it."""
+
+    document: Document
+    collection: str
+    extractor: str
+    models: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The chain of one document, root first, and the object and file it begins with."""
+
+    links: list[Link]
+    stored: StoredObject | None
+    source: str | None
+    vectors: dict[str, str] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, as plain data."""
+        blob = self.stored.blobs[0] if self.stored and self.stored.blobs else None
+        return {
+            "source": None
+            if blob is None
+            else {
+                "place": self.source,
+                "file": blob.key or blob.url or blob.filename or "inline",
+                "revision": {"etag": blob.etag, "version": blob.version, "size_bytes": blob.size_bytes},
+            },
+            "object": None if self.stored is None else {"object_id": self.stored.object_id, "revision": self.stored.revision},
+            "chain": [
+                {
+                    "collection": link.collection,
+                    "document_id": link.document.document_id,
+                    "unit": link.document.position,
+                    "extractor": link.extractor,
+                    "model_sha256": link.models,
+                    "content_sha256": link.document.content_hash,
+                    "batch_id": link.document.batch_id,
+                    "run_id": link.document.run_id,
+                    "written_at": link.document.updated_at,
+                }
+                for link in self.links
+            ],
+            "vectors": self.vectors,
+        }
+
+
+def ancestors(records: Records, document: Document) -> list[Document]:
+    """The documents it was made from, root first, and itself last."""
+    chain = [document]
+    while (source := chain[0].source_document_id) is not None:
+        above = records.documents.named([source])
+        if source not in above:
+            break
+        chain.insert(0, above[source])
+    return chain
+
+
+def _sync_of(records: Records, stored: StoredObject | None) -> Sync | None:
+    if stored is None or stored.sync_id is None:
+        return None
+    try:
+        return records.syncs.get(stored.sync_id)
+    except NotFound:
+        return None  # deleted meanwhile; its objects stay
+
+
+def explain(warehouse: Warehouse, document_id: str, *, namespace_id: NamespaceId | None = None) -> Explanation:
+    """Where a document and its vectors come from.
+
+    Raises:
+        NotFound: there is no such document.
+    """
+    with warehouse.catalog.reading() as records:
+        document = records.documents.named([document_id], namespace_id=namespace_id).get(document_id)
+        if document is None:
+            raise NotFound(f"No document {document_id!r}.")
+        chain = ancestors(records, document)
+        collections = {one.collection_id: one for one in records.collections.all(document.namespace_id)}
+        stored = records.objects.named([document.root_object_id or ""]).get(document.root_object_id or "")
+        sync = _sync_of(records, stored)
+        data = records.documents.vectors_of([document])[document.document_id]
+    links = []
+    for one in chain:
+        collection = collections[one.collection_id]
+        extractor = warehouse.extractor(collection.feature_extractor)
+        name = f"{extractor.name}@{extractor.version}"
+        links.append(Link(one, collection.collection_name, name, dict(getattr(extractor, "model_hashes", {}))))
+    own = collections[document.collection_id]
+    vectors = {v.index_name: f"{v.dim}-d, {len(data[v.index_name])} bytes" for v in own.vectors if v.index_name in data}
+    return Explanation(links, stored, f"{sync.provider}: {warehouse.source(sync).uri}" if sync else None, vectors)

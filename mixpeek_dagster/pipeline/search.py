@@ -1,0 +1,73 @@
+"""Ask the warehouse something: nearest documents to a text or a file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mixpeek_dagster.errors import Invalid
+from mixpeek_dagster.models.collections import VectorSpec
+from mixpeek_dagster.models.documents import Document
+from mixpeek_dagster.models.ids import NamespaceId
+from mixpeek_dagster.pipeline.removal import space_of
+from mixpeek_dagster.pipeline.warehouse import Warehouse
+
+
+@dataclass(frozen=True)
+class Found:
+    """One document and its cosine similarity, -1..1; `output` says which of its vectors was compared."""
+
+    document: Document
+    score: float
+    output: str
+
+
+def search(
+    warehouse: Warehouse,
+    query: str | bytes,
+    *,
+    namespace_id: NamespaceId,
+    collections: Sequence[str] = (),
+    feature_uri: str | None = None,
+    top_k: int = 10,
+) -> list[Found]:
+    """The nearest documents, best first.
+
+    Args:
+        query: a text, or the bytes of a file (an image).
+        collections: ids or names to search; all of the namespace when empty.
+        feature_uri: which vectors to compare with (`mixpeek://text_extractor@v1/embedding`); by default every one that the
+            query's kind can be compared with.
+
+    Raises:
+        NotFound: a collection does not exist.
+        Invalid: no collection has a vector that this query can be compared with.
+    """
+    with warehouse.catalog.reading() as records:
+        if collections:
+            chosen = [records.collections.get(one, namespace_id=namespace_id) for one in collections]
+        else:
+            chosen = records.collections.all(namespace_id)
+    modality = "text" if isinstance(query, str) else "image"
+    targets = [
+        (collection, vector)
+        for collection in chosen
+        for vector in collection.vectors
+        if (_names(vector, feature_uri) if feature_uri else modality in vector.modality.split("+"))
+    ]
+    if not targets:
+        known = sorted({vector.feature_uri for collection in chosen for vector in collection.vectors})
+        wanted = feature_uri or f"a vector that {modality} can be compared with"
+        raise Invalid(f"None of the {len(chosen)} collections has {wanted}. They have: {', '.join(known) or 'no vectors'}.")
+    hits: list[tuple[float, str, str]] = []
+    for collection, vector in targets:
+        extractor = warehouse.extractor(collection.feature_extractor)
+        embedded = extractor.embed_query(query, output=vector.output)
+        found = warehouse.index.search(space_of(collection), vector.index_name, embedded, top_k=top_k)
+        hits += [(hit.score, hit.document_id, vector.index_name) for hit in found]
+    best = sorted(hits, key=lambda hit: (-hit[0], hit[1]))[:top_k]
+    with warehouse.catalog.reading() as records:
+        documents = records.documents.named([document_id for _, document_id, _ in best], namespace_id=namespace_id)
+    return [Found(documents[one], score, name) for score, one, name in best if one in documents]
+
+
+def _names(vector: VectorSpec, uri: str) -> bool:
+    return uri in (vector.feature_uri, vector.index_name)

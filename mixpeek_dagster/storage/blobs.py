@@ -1,0 +1,105 @@
+"""The warehouse's own files: uploads, thumbnails, artifacts. Keys are ours, never a user's text.
+
+`BlobStore` is the port; `managed` holds files in a folder, `managed_s3` in a bucket. Clients put and get files at presigned URLs.
+"""
+
+import re
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import BinaryIO, NamedTuple, Protocol
+
+from mixpeek_dagster.errors import Invalid
+
+LONGEST_NAME = 100
+
+
+class Blob(NamedTuple):
+    """A stored file. `sha256` (hex) is known when we wrote the bytes ourselves, else only where the store computes it; or empty.
+    `etag` is opaque."""
+
+    key: str
+    size: int
+    etag: str
+    content_type: str = ""
+    sha256: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Presigned:
+    """A request that a client may send until `expires_at`: exactly this method and URL, with these headers."""
+
+    method: str
+    url: str
+    headers: dict[str, str]
+    expires_at: datetime
+
+
+class BlobStore(Protocol):
+    """Where our files are. Safe to share between threads and processes. Failures are `ProviderError`s, as in `ObjectSource`."""
+
+    def put(
+        self, key: str, source: BinaryIO, *, content_type: str = "", max_bytes: int | None = None, replace: bool = False
+    ) -> Blob:
+        """Store a stream; it is there whole or not at all.
+
+        Raises:
+            AlreadyExists: the key is taken, and `replace` is off.
+            Invalid: the stream is longer than `max_bytes`.
+        """
+        ...
+
+    def open(self, key: str) -> AbstractContextManager[BinaryIO]:
+        """Read a file from its start. Raises FileNotFoundError when there is none."""
+        ...
+
+    def head(self, key: str) -> Blob | None:
+        """What is known of a file without reading it; None when there is none."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove a file; a missing one is no error."""
+        ...
+
+    def presign_put(
+        self, key: str, *, expires_s: int, content_type: str = "", size: int | None = None, max_bytes: int | None = None
+    ) -> Presigned:
+        """Let a client put a new file: once, of this content type, of exactly `size` bytes.
+
+        Without a size, of at most `max_bytes` where the store can hold it to that (a bucket cannot: check on confirming).
+        """
+        ...
+
+    def presign_get(self, key: str, *, expires_s: int, content_type: str = "", filename: str = "") -> Presigned:
+        """Let a client read a file; `filename` makes a browser save it under that name."""
+        ...
+
+
+_KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
+
+
+def check_key(key: str) -> str:
+    """The key, when it is of the form that we make: no `..`, no empty part, plain ASCII.
+
+    Raises:
+        Invalid: it is not.
+    """
+    if len(key) > 900 or not _KEY.fullmatch(key):
+        raise Invalid("Not a blob key.")
+    return key
+
+
+def upload_key(*, namespace_id: str, bucket_id: str, upload_id: str, filename: str) -> str:
+    """Where an upload goes; the user's file name is kept only as far as it is harmless."""
+    return check_key(f"{namespace_id}/{bucket_id}/uploads/{upload_id}/{safe_name(filename)}")
+
+
+def safe_name(filename: str) -> str:
+    """A file name of plain characters that keeps the extension: `../Mein Foto (1).JPG` becomes `Mein_Foto_1_.JPG`."""
+    last = re.split(r"[/\\]", filename)[-1]
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", last).lstrip(".")
+    stem, dot, extension = plain.rpartition(".")
+    if not dot:
+        return plain[:LONGEST_NAME] or "file"
+    extension = extension[:16]
+    return f"{stem[: LONGEST_NAME - len(extension) - 1] or 'file'}.{extension}".rstrip(".")

@@ -1,0 +1,351 @@
+"""Files in Box, below one folder. A key is `<file id>/<path below the folder>`: Box knows files by id, people by path.
+
+A renamed or moved file is another key: `head` of the old one says that it is gone. Folders are walked depth first, one by one.
+"""
+
+import base64
+import json
+import time
+import uuid
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, BinaryIO, Literal, NamedTuple, Self
+from urllib.parse import quote, urlencode
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from urllib3.response import BaseHTTPResponse
+
+from mixpeek_dagster.errors import AccessDenied, BadListing, Changed, Invalid, ProviderDown, ProviderError, WrongConnection
+from mixpeek_dagster.settings import Settings
+from mixpeek_dagster.storage.content_types import guess_content_type
+from mixpeek_dagster.storage.egress import check_url
+from mixpeek_dagster.storage.http import Http, Request, body_stream, read_all
+from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
+from mixpeek_dagster.storage.tokens import BearerToken, Grant, ask_for_token, form_request, sign_jwt
+
+FIELDS = "type,id,name,size,sha1,content_modified_at,modified_at"
+LONGEST_ANSWER = 64 * 1024 * 1024
+REQUESTS_PER_PAGE = 20
+"""A page of a tree of many empty folders ends after so many requests, so that a listing keeps its place."""
+
+
+class BoxCredentials(BaseModel):
+    """One of `oauth` (a user's tokens), `ccg` (client credentials) or `jwt` (a key pair). `type` follows from the fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    type: Literal["oauth", "ccg", "jwt"] | None = None
+    client_id: str
+    client_secret: SecretStr
+    access_token: SecretStr | None = None
+    refresh_token: SecretStr | None = None
+    enterprise_id: str | None = None
+    user_id: str | None = None
+    jwt_key_id: str | None = None
+    private_key: SecretStr | None = None
+    private_key_passphrase: SecretStr | None = None
+
+    @property
+    def kind(self) -> str:
+        return self.type or ("jwt" if self.private_key else "oauth" if self.access_token else "ccg")
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        if self.kind == "oauth" and self.access_token is None:
+            raise ValueError("credentials of type oauth need access_token")
+        if self.kind == "ccg" and not (self.enterprise_id or self.user_id):
+            raise ValueError("credentials of type ccg need enterprise_id or user_id")
+        if self.kind == "jwt" and not (self.private_key and self.jwt_key_id and self.enterprise_id):
+            raise ValueError("credentials of type jwt need enterprise_id, jwt_key_id and private_key")
+        return self
+
+
+class BoxConfig(BaseModel):
+    """One connection. `folder_id` is the folder when the source path names none; `0` is everything that the account sees."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    folder_id: str = Field(default="0", pattern=r"^\d+$")
+    endpoint_url: str = "https://api.box.com"
+    credentials: BoxCredentials
+
+
+class _Place(NamedTuple):
+    """A folder to go on with: its id, its path below the source's (empty, or ending in `/`), and Box's marker within it."""
+
+    folder_id: str
+    path: str
+    marker: str
+
+
+class BoxSource:
+    """The files below one folder, in no particular order. A file's revision is the SHA-1 of its content."""
+
+    Config = BoxConfig
+    capabilities = Capabilities(order="unordered", start_after=False)
+
+    def __init__(self, folder_id: str, *, http: Http, token: BearerToken, base_url: str) -> None:
+        self.folder_id = folder_id
+        self._http = http
+        self._token = token
+        self._base_url = base_url
+
+    @classmethod
+    def connect(
+        cls,
+        config: BoxConfig,
+        *,
+        source_path: str,
+        settings: Settings,
+        on_refresh: Callable[[Grant], None] | None = None,
+    ) -> "BoxSource":
+        """`on_refresh` is told each new pair of OAuth tokens: Box's refresh tokens work once, so the pair must be kept."""
+        folder_id = source_path.removeprefix("box://").strip("/") or config.folder_id
+        if not folder_id.isdecimal():
+            raise Invalid(
+                f"source_path {source_path!r} is not a Box folder id (the number at the end of the folder's web address)."
+            )
+        base_url = config.endpoint_url.rstrip("/")
+        check_url(base_url, allowed_hosts=settings.allowed_hosts)
+        http = Http(allowed_hosts=settings.allowed_hosts)
+        token = BearerToken(_fetcher(config.credentials, http, f"{base_url}/oauth2/token", on_refresh))
+        return cls(folder_id, http=http, token=token, base_url=base_url)
+
+    @property
+    def uri(self) -> str:
+        return f"box://{self.folder_id}"
+
+    def list_page(self, *, after: bytes | None = None, token: str | None = None, limit: int = 1000) -> Page:
+        """As the port says; `after` without a token lists from the start, as Box has no order of keys."""
+        places = _unpack(token) if token is not None else [_Place(self.folder_id, "", "")]
+        entries: list[Entry] = []
+        for _ in range(REQUESTS_PER_PAGE):
+            if not places or entries:
+                break
+            place = places.pop()
+            found, marker = self._items(place, limit)
+            if marker:
+                places.append(place._replace(marker=marker))
+            for item in found:
+                if item.get("type") == "file":
+                    entries.append(_entry(item, place.path))
+                elif item.get("type") == "folder":
+                    places.append(_Place(str(item["id"]), f"{place.path}{item['name']}/", ""))
+        return Page(entries, _pack(places) if places else None)
+
+    def head(self, key: bytes) -> Entry | None:
+        file_id, _ = _parse(key)
+        response = self._send(f"/2.0/files/{quote(file_id)}?{urlencode({'fields': FIELDS + ',item_status,path_collection'})}")
+        if response.status == 404 and _is_boxs(response):
+            return None
+        if response.status != 200:
+            raise self._error(response, self.location(key))
+        item = json.loads(read_all(response, limit=LONGEST_ANSWER))
+        path = self._path_below(item)
+        if item.get("item_status", "active") != "active" or path is None:
+            return None
+        entry = _entry(item, path)
+        return entry if entry.key == key else None
+
+    @contextmanager
+    def open(self, key: bytes, *, if_match: Entry | None = None) -> Iterator[BinaryIO]:
+        found = self.head(key)
+        if found is None:
+            raise FileNotFoundError(f"{self.location(key)} does not exist.")
+        if if_match is not None and if_match.etag != found.etag:
+            raise Changed(f"{self.location(key)} changed since it was listed.")
+        response = self._download(_parse(key)[0], key)
+        with body_stream(response, host="Box") as stream:
+            yield stream
+
+    def relative(self, key: bytes) -> str:
+        return _parse(key)[1]
+
+    def location(self, key: bytes) -> str:
+        return f"box://{_parse(key)[0]}"
+
+    def check(self) -> None:
+        for entry in self.list_page(limit=1).entries:
+            with self.open(entry.key) as stream:
+                stream.read(1)
+
+    def _items(self, place: _Place, limit: int) -> tuple[list[Mapping[str, Any]], str]:
+        query = {"usemarker": "true", "limit": str(max(1, min(limit, 1000))), "fields": FIELDS}
+        if place.marker:
+            query["marker"] = place.marker
+        response = self._send(f"/2.0/folders/{place.folder_id}/items?{urlencode(query)}")
+        if response.status == 404:
+            if place.folder_id == self.folder_id:
+                raise WrongConnection(f"Box folder {self.folder_id} does not exist, or the account does not see it.")
+            read_all(response)
+            return [], ""  # removed between listing its parent and now
+        if response.status != 200:
+            raise self._error(response, self.uri)
+        try:
+            answer = json.loads(read_all(response, limit=LONGEST_ANSWER))
+            items, marker = list(answer["entries"]), str(answer.get("next_marker") or "")
+            if any("id" not in item or "name" not in item for item in items):
+                raise KeyError("id")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BadListing(f"The listing of Box folder {place.folder_id} is not what a listing is.") from error
+        if marker and marker == place.marker:
+            raise BadListing(f"The listing of Box folder {place.folder_id} goes round in a circle.")
+        return items, marker
+
+    def _path_below(self, item: Mapping[str, Any]) -> str | None:
+        """The path of the folder that a file is in, below the source's; None when it is elsewhere."""
+        above = item["path_collection"]["entries"]
+        ids = [str(folder["id"]) for folder in above]
+        if self.folder_id not in ids:
+            return None
+        return "".join(f"{folder['name']}/" for folder in above[ids.index(self.folder_id) + 1 :])
+
+    def _download(self, file_id: str, key: bytes) -> BaseHTTPResponse:
+        response = self._send(f"/2.0/files/{quote(file_id)}/content")
+        for attempt in range(self._http.backoff.tries):
+            if response.status != 202:  # 202: just uploaded, not ready yet
+                break
+            wait_s = self._http.backoff.wait_s(attempt, response.headers.get("Retry-After"))
+            response.close()
+            if wait_s is None:
+                raise ProviderDown(f"{self.location(key)} is not ready to be downloaded yet.")
+            self._http.backoff.sleep(wait_s)
+            response = self._send(f"/2.0/files/{quote(file_id)}/content")
+        if response.status in (302, 303, 307):
+            target = response.headers.get("Location", "")
+            response.close()
+            response = self._http.send(lambda: Request("GET", target))  # without the token: it is another host
+        if response.status == 200:
+            return response
+        if response.status == 404 and _is_boxs(response):
+            raise FileNotFoundError(f"{self.location(key)} does not exist.")
+        raise self._error(response, self.location(key))
+
+    def _send(self, target: str) -> BaseHTTPResponse:
+        def request() -> Request:
+            return Request("GET", self._base_url + target, {"Authorization": f"Bearer {self._token.value()}"})
+
+        response = self._http.send(request)
+        if response.status == 401:
+            response.close()
+            self._token.forget()
+            response = self._http.send(request)
+        return response
+
+    def _error(self, response: BaseHTTPResponse, what: str) -> Exception:
+        status, body = response.status, read_all(response)
+        try:
+            code = str(json.loads(body).get("code", ""))[:60]
+        except (ValueError, AttributeError):
+            code = ""
+        said = f"{what}: Box answered {status} {code or '(no code)'}"
+        if status in (401, 403):
+            return AccessDenied(f"{said}: the app or user may not read this, or the connection's token has expired.")
+        if status >= 500 or status in (404, 408, 429):
+            return ProviderDown(f"{said}.")
+        if status == 400 and "marker" in code:
+            return BadListing(f"{said}: start the pass again.")
+        return ProviderError(f"{said}.")
+
+
+def _fetcher(
+    credentials: BoxCredentials, http: Http, url: str, on_refresh: Callable[[Grant], None] | None
+) -> Callable[[], Grant]:
+    app = {"client_id": credentials.client_id, "client_secret": credentials.client_secret.get_secret_value()}
+    if credentials.kind == "oauth":
+        return _OAuth(credentials, app, http, url, on_refresh)
+    kind, subject = ("user", credentials.user_id) if credentials.user_id else ("enterprise", credentials.enterprise_id)
+
+    def fetch() -> Grant:
+        if credentials.kind == "ccg":
+            fields = {"grant_type": "client_credentials", "box_subject_type": kind, "box_subject_id": str(subject), **app}
+        else:
+            fields = {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": assertion(), **app}
+        return ask_for_token(http, lambda: form_request(url, fields), who="Box")
+
+    def assertion() -> str:
+        claims = {
+            "iss": credentials.client_id,
+            "sub": subject,
+            "box_sub_type": kind,
+            "aud": "https://api.box.com/oauth2/token",
+            "jti": uuid.uuid4().hex,
+            "exp": int(time.time()) + 45,
+        }
+        return sign_jwt(
+            claims,
+            private_key=credentials.private_key.get_secret_value() if credentials.private_key else "",
+            passphrase=credentials.private_key_passphrase.get_secret_value() if credentials.private_key_passphrase else None,
+            key_id=credentials.jwt_key_id,
+            hash_bits=512,
+        )
+
+    return fetch
+
+
+class _OAuth:
+    """A user's tokens: the one that was given first, then, when it was refused or is old, one for the refresh token."""
+
+    def __init__(
+        self,
+        credentials: BoxCredentials,
+        app: Mapping[str, str],
+        http: Http,
+        url: str,
+        on_refresh: Callable[[Grant], None] | None,
+    ) -> None:
+        self._given = credentials.access_token.get_secret_value() if credentials.access_token else ""
+        self._refresh = credentials.refresh_token.get_secret_value() if credentials.refresh_token else ""
+        self._app, self._http, self._url, self._on_refresh = app, http, url, on_refresh
+        self._is_first = True
+
+    def __call__(self) -> Grant:
+        if self._is_first:
+            self._is_first = False
+            return Grant(self._given, 3600)
+        if not self._refresh:
+            raise AccessDenied("Box refused the access token, and the connection has no refresh_token: log in again, or use ccg.")
+        fields = {"grant_type": "refresh_token", "refresh_token": self._refresh, **self._app}
+        grant = ask_for_token(self._http, lambda: form_request(self._url, fields), who="Box")
+        self._refresh = grant.refresh_token or self._refresh
+        if self._on_refresh is not None:
+            self._on_refresh(grant)
+        return grant
+
+
+def _entry(item: Mapping[str, Any], path: str) -> Entry:
+    key = f"{item['id']}/{path}{item['name']}".encode("utf-8", "surrogatepass")
+    modified = item.get("content_modified_at") or item.get("modified_at")
+    return Entry(
+        key=key,
+        size=int(item.get("size") or 0),
+        etag=str(item.get("sha1") or ""),
+        modified_at=datetime.fromisoformat(modified).timestamp() if modified else 0.0,
+        content_type=guess_content_type(key),
+    )
+
+
+def _parse(key: bytes) -> tuple[str, str]:
+    file_id, _, path = key.decode("utf-8", "surrogateescape").partition("/")
+    return file_id, path
+
+
+def _is_boxs(response: BaseHTTPResponse) -> bool:
+    """Whether Box itself says 404: a proxy's must not delete anything."""
+    try:
+        return str(json.loads(read_all(response))["code"]) in ("not_found", "trashed")
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _pack(places: list[_Place]) -> str:
+    return base64.urlsafe_b64encode(zlib.compress(json.dumps(places).encode())).decode()
+
+
+def _unpack(token: str) -> list[_Place]:
+    try:
+        return [_Place(*place) for place in json.loads(zlib.decompress(base64.urlsafe_b64decode(token)))]
+    except (ValueError, TypeError, zlib.error) as error:
+        raise BadListing("The listing cannot go on from this token; start the pass again.") from error

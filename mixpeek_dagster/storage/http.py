@@ -1,0 +1,191 @@
+"""One way to send HTTP requests to other people's storage: checked addresses, retries, transport failures as our errors.
+
+Statuses are left to the caller, which knows its vendor's error bodies; `Http.send` only retries the ones that ask for it.
+"""
+
+import email.utils
+import io
+import random
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import BinaryIO, NamedTuple, cast
+from urllib.parse import urlsplit
+
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    NameResolutionError,
+    NewConnectionError,
+    ProtocolError,
+    ReadTimeoutError,
+    SSLError,
+)
+from urllib3.response import BaseHTTPResponse
+
+from mixpeek_dagster.errors import MixpeekError, ProviderDown, WrongConnection
+from mixpeek_dagster.storage.egress import check_url, open_pools
+
+BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Statuses that ask to be tried again."""
+
+LONGEST_ERROR_BODY = 64 * 1024
+
+
+class Request(NamedTuple):
+    """One request, as it goes out. `url` is complete and percent-encoded; it is sent byte for byte."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = {}
+    body: bytes | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backoff:
+    """Seconds to wait between tries: doubling from `first_s` with jitter, or what the server asks, up to `longest_s`."""
+
+    tries: int = 4
+    first_s: float = 0.4
+    longest_s: float = 20.0
+    sleep: Callable[[float], None] = time.sleep
+
+    def wait_s(self, attempt: int, retry_after: str | None) -> float | None:
+        """Seconds to wait after the attempt (from 0); None when there is no point in another one."""
+        if attempt + 1 >= self.tries:
+            return None
+        asked = _retry_after_s(retry_after)
+        if asked is not None and asked > self.longest_s:
+            return None
+        delay: float = self.first_s * 2**attempt * (0.5 + random.random())
+        return min(max(delay, asked or 0.0), self.longest_s)
+
+
+def _retry_after_s(value: str | None) -> float | None:
+    """Seconds that a Retry-After header asks for; it may be a number or a date."""
+    if not value:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, TypeError):
+        return None
+
+
+class Http:
+    """Sends requests for one provider. Safe to share between threads; connections are pooled and reused."""
+
+    def __init__(self, *, allowed_hosts: Collection[str] = (), verify: bool = True, backoff: Backoff | None = None) -> None:
+        self._allowed_hosts = allowed_hosts
+        self._pools = open_pools(allowed_hosts=allowed_hosts, verify=verify)
+        self.backoff = backoff or Backoff()
+
+    def send(self, make_request: Callable[[], Request]) -> BaseHTTPResponse:
+        """The response to the first try that is not `BUSY`, or to the last one; its body is still to be read and released.
+
+        `make_request` is called for each try, as signatures age.
+
+        Raises:
+            ProviderDown: no response: unknown host, refused, timed out, broken off.
+            WrongConnection: TLS failed.
+            UrlRefused: the address may not be reached.
+        """
+        attempt = 0
+        while True:
+            request = make_request()
+            try:
+                response = self._send_once(request)
+            except HTTPError as error:
+                failure = translate(error, urlsplit(request.url).hostname or "")
+                wait_s = None if isinstance(failure, WrongConnection) else self.backoff.wait_s(attempt, None)
+                if wait_s is None:
+                    raise failure from error
+            else:
+                if response.status not in BUSY:
+                    return response
+                wait_s = self.backoff.wait_s(attempt, response.headers.get("Retry-After"))
+                if wait_s is None:
+                    return response
+                response.close()  # not drained: its body may be endless
+            self.backoff.sleep(wait_s)
+            attempt += 1
+
+    def _send_once(self, request: Request) -> BaseHTTPResponse:
+        parts = check_url(request.url, allowed_hosts=self._allowed_hosts)
+        pool = self._pools.connection_from_host(parts.hostname, parts.port, parts.scheme)
+        # The target goes to the pool as it is: urllib3 would otherwise fold `a/../b`, which is a different key.
+        target = (parts.path or "/") + ("?" + parts.query if parts.query else "")
+        return pool.urlopen(
+            request.method,
+            target,
+            body=request.body,
+            headers={"Accept-Encoding": "identity", "User-Agent": "mixpeek-dagster", **request.headers},
+            retries=False,
+            redirect=False,
+            assert_same_host=False,
+            preload_content=False,
+            decode_content=False,
+        )
+
+
+def translate(error: Exception, host: str) -> MixpeekError:
+    """What a transport failure means, with the remedy; names the host, never the URL (it may be signed)."""
+    if isinstance(error, SSLError):
+        reason = str(error.args[0]) if error.args else str(error)
+        return WrongConnection(f"TLS with {host} failed: {reason}. Check endpoint_url, use_ssl and verify_ssl.")
+    if isinstance(error, NameResolutionError):
+        return ProviderDown(f"{host} has no address in DNS. Check endpoint_url and region.")
+    if isinstance(error, NewConnectionError):
+        return ProviderDown(f"{host} refused the connection or cannot be reached. Is it up, and is endpoint_url right?")
+    if isinstance(error, ConnectTimeoutError | ReadTimeoutError | TimeoutError):
+        return ProviderDown(f"{host} did not answer in time.")
+    return ProviderDown(f"{host} broke the connection off ({type(error).__name__}).")
+
+
+def read_all(response: BaseHTTPResponse, *, limit: int = LONGEST_ERROR_BODY) -> bytes:
+    """At most `limit` bytes of the body; the connection goes back to its pool when it was read to the end, else it is closed."""
+    try:
+        body = response.read(limit + 1)
+        if len(body) > limit:
+            response.close()
+        return body[:limit]
+    finally:
+        response.release_conn()
+
+
+class Body(io.RawIOBase):
+    """A response's body as a file, whose failures are our errors."""
+
+    def __init__(self, response: BaseHTTPResponse, *, host: str) -> None:
+        self._response = response
+        self._host = host
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(cast(bytearray, buffer))
+        try:
+            # read1: hand on what has come, so that the caller's deadline is looked at between a slow server's bytes.
+            chunk = self._response.read1(len(view))
+        except ProtocolError as error:
+            raise ProviderDown(f"{self._host} broke a download off before its end.") from error
+        except HTTPError as error:
+            raise translate(error, self._host) from error
+        view[: len(chunk)] = chunk
+        return len(chunk)
+
+    def close(self) -> None:
+        # Closing beats draining: what is left may be gigabytes.
+        if not self.closed:
+            self._response.close()
+            self._response.release_conn()
+        super().close()
+
+
+def body_stream(response: BaseHTTPResponse, *, host: str) -> BinaryIO:
+    """The body of a response to read once, buffered; closing it gives the connection up."""
+    return cast(BinaryIO, io.BufferedReader(Body(response, host=host), buffer_size=256 * 1024))

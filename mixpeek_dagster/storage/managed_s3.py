@@ -1,0 +1,139 @@
+"""Our own files in an S3 bucket of the operator's, with the provider's presigned URLs."""
+
+import base64
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, BinaryIO, cast
+from urllib.parse import quote
+
+from botocore.config import Config as BotoConfig
+from botocore.exceptions import BotoCoreError, ClientError
+
+from mixpeek_dagster.errors import AlreadyExists, Invalid, ProviderDown
+from mixpeek_dagster.storage.blobs import Blob, Presigned, check_key
+from mixpeek_dagster.storage.s3_config import Endpoint
+from mixpeek_dagster.storage.s3_credentials import aws_session
+from mixpeek_dagster.storage.s3_errors import error_from
+from mixpeek_dagster.storage.s3_listing import plain_etag
+
+CHUNK = 1024 * 1024
+IN_MEMORY = 8 * CHUNK
+LARGEST_PUT = 5 * 1024**3
+"""What S3 takes in one request."""
+
+
+class S3Blobs:
+    """Files below a prefix of a bucket. The operator's own bucket: its address is not checked as tenants' are."""
+
+    def __init__(
+        self,
+        bucket: str,
+        *,
+        prefix: str = "",
+        endpoint: Endpoint,
+        access_key_id: str | None = None,
+        secret_access_key: str | None = None,
+    ) -> None:
+        """Without keys the machine's own credentials are used."""
+        self._bucket = bucket
+        self._prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
+        self._client: Any = aws_session().create_client(
+            "s3",
+            region_name=endpoint.region,
+            endpoint_url=endpoint.url,
+            aws_access_key_id=access_key_id,
+            aws_secret_access_key=secret_access_key,
+            config=BotoConfig(
+                signature_version="s3v4",  # the default would presign with version 2 for other endpoints than AWS
+                s3={"addressing_style": "path" if endpoint.path_style else "virtual"},
+                retries={"mode": "standard", "max_attempts": 4},
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            ),
+        )
+
+    def put(
+        self, key: str, source: BinaryIO, *, content_type: str = "", max_bytes: int | None = None, replace: bool = False
+    ) -> Blob:
+        limit = LARGEST_PUT if max_bytes is None else max_bytes
+        digest, size = hashlib.sha256(), 0
+        with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as spooled:
+            for chunk in iter(lambda: source.read(CHUNK), b""):
+                size += len(chunk)
+                if size > limit:
+                    raise Invalid(f"The file has more than the {limit} bytes allowed.")
+                digest.update(chunk)
+                spooled.write(chunk)
+            spooled.seek(0)
+            params = {**self._params(key), "Body": spooled, "ContentLength": size}
+            if content_type:
+                params["ContentType"] = content_type
+            if not replace:
+                params["IfNoneMatch"] = "*"
+            answer = self._call("put_object", key, params)
+        return Blob(key, size, plain_etag(answer.get("ETag", "")), content_type, digest.hexdigest())
+
+    @contextmanager
+    def open(self, key: str) -> Iterator[BinaryIO]:
+        body = self._call("get_object", key, self._params(key))["Body"]
+        try:
+            yield cast(BinaryIO, body)
+        finally:
+            body.close()
+
+    def head(self, key: str) -> Blob | None:
+        try:
+            answer = self._call("head_object", key, self._params(key))
+        except FileNotFoundError:
+            return None
+        sha256 = base64.b64decode(answer.get("ChecksumSHA256", "")).hex()
+        return Blob(key, answer["ContentLength"], plain_etag(answer.get("ETag", "")), answer.get("ContentType", ""), sha256)
+
+    def delete(self, key: str) -> None:
+        self._call("delete_object", key, self._params(key))
+
+    def presign_put(
+        self, key: str, *, expires_s: int, content_type: str = "", size: int | None = None, max_bytes: int | None = None
+    ) -> Presigned:
+        params: dict[str, Any] = {**self._params(key), "IfNoneMatch": "*"}
+        headers = {"If-None-Match": "*"}
+        if content_type:
+            params["ContentType"] = headers["Content-Type"] = content_type
+        if size is not None:
+            if size > min(LARGEST_PUT, LARGEST_PUT if max_bytes is None else max_bytes):
+                raise Invalid(f"A file of {size} bytes is too large to be put in one request.")
+            params["ContentLength"] = size  # signed: another length is refused
+        return self._presign("put_object", "PUT", params, headers, expires_s)
+
+    def presign_get(self, key: str, *, expires_s: int, content_type: str = "", filename: str = "") -> Presigned:
+        params: dict[str, Any] = self._params(key)
+        if content_type:
+            params["ResponseContentType"] = content_type
+        if filename:
+            params["ResponseContentDisposition"] = f"attachment; filename*=UTF-8''{quote(filename, safe='')}"
+        return self._presign("get_object", "GET", params, {}, expires_s)
+
+    def _params(self, key: str) -> dict[str, Any]:
+        return {"Bucket": self._bucket, "Key": self._prefix + check_key(key)}
+
+    def _presign(self, operation: str, method: str, params: dict[str, Any], headers: dict[str, str], expires_s: int) -> Presigned:
+        url = self._client.generate_presigned_url(operation, Params=params, ExpiresIn=expires_s, HttpMethod=method)
+        expires_at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=expires_s)
+        return Presigned(method=method, url=url, headers=headers, expires_at=expires_at)
+
+    def _call(self, operation: str, key: str, params: dict[str, Any]) -> Any:
+        try:
+            return getattr(self._client, operation)(**params)
+        except ClientError as error:
+            status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+            code = error.response.get("Error", {}).get("Code", "")
+            if operation == "put_object" and status in (409, 412):
+                raise AlreadyExists(f"Blob {key} is there already.") from error
+            if status == 404 and code in ("NoSuchKey", "404"):
+                raise FileNotFoundError(f"There is no blob {key}.") from error
+            raise error_from(status, {}, f"<Code>{code}</Code>".encode(), what=f"Blob {key}") from error
+        except BotoCoreError as error:
+            raise ProviderDown(f"The blob store did not answer ({type(error).__name__}).") from error

@@ -1,0 +1,46 @@
+"""Where in a bucket or container a source is: how people write it, and what that means as a key prefix."""
+
+from typing import NamedTuple
+
+from mixpeek_dagster.errors import Invalid
+
+
+class Place(NamedTuple):
+    """A bucket and the key prefix below which everything belongs to the source."""
+
+    bucket: str
+    prefix: str
+
+    @property
+    def parent(self) -> int:
+        """Bytes of a key that are not part of the path below the source: the prefix up to its last `/`."""
+        return len(self.prefix[: self.prefix.rfind("/") + 1].encode())
+
+
+def place_of(source_path: str, *, bucket: str | None, prefix: str = "") -> Place:
+    """Read a source path: `/videos/` relative to the connection's bucket, or `bucket/videos` (`s3://bucket/videos`) without one.
+
+    A path is a folder: `videos` does not take in `videos-old/x`. A last `*` makes it a plain prefix: `videos/2026-*`. The
+    connection's `prefix` is put before it; without a path it is taken as it is.
+
+    Raises:
+        Invalid: no bucket is named, or two different ones.
+    """
+    has_scheme = "://" in source_path
+    path = source_path.partition("://")[2] if has_scheme else source_path
+    path = path.lstrip("/")
+    if has_scheme or bucket is None:
+        named, _, path = path.partition("/")
+        if bucket not in (None, named):
+            raise Invalid(f"source_path names bucket {named!r}, the connection names {bucket!r}.")
+        bucket = named
+        path = path.lstrip("/")
+    if not bucket:
+        raise Invalid("No bucket: give it in the connection, or a source_path of the form bucket/prefix.")
+    if path.endswith("*"):
+        path = path[:-1]
+    elif path and not path.endswith("/"):
+        path += "/"
+    if prefix and path and not prefix.endswith("/"):
+        prefix += "/"
+    return Place(bucket, prefix + path)

@@ -1,0 +1,105 @@
+"""Bearer tokens for providers that want one (GCS, Azure, Box): fetched when needed, kept until shortly before they expire."""
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import urlencode, urlsplit
+
+from mixpeek_dagster.errors import AccessDenied, Invalid, ProviderDown
+from mixpeek_dagster.storage.http import Http, Request, read_all
+
+RENEW_BEFORE_S = 120.0
+
+
+class Grant(NamedTuple):
+    """A token and how long it lasts, in seconds. `refresh_token` gets the next one where the provider works that way."""
+
+    access_token: str
+    lasts_s: float
+    refresh_token: str | None = None
+
+
+class BearerToken:
+    """A token that renews itself. Safe to share between threads: one of them fetches, the others wait."""
+
+    def __init__(self, fetch: Callable[[], Grant]) -> None:
+        self._fetch = fetch
+        self._lock = threading.Lock()
+        self._token = ""
+        self._renew_at = 0.0
+
+    def value(self) -> str:
+        with self._lock:
+            if time.monotonic() >= self._renew_at:
+                grant = self._fetch()
+                self._token = grant.access_token
+                self._renew_at = time.monotonic() + max(grant.lasts_s - RENEW_BEFORE_S, grant.lasts_s / 2)
+            return self._token
+
+    def forget(self) -> None:
+        """The provider refused the token: fetch another one next time."""
+        with self._lock:
+            self._renew_at = 0.0
+
+
+def ask_for_token(http: Http, request: Callable[[], Request], *, who: str) -> Grant:
+    """An OAuth 2 token answer.
+
+    Raises:
+        AccessDenied: the provider refused the credentials; its error code is quoted.
+        ProviderDown: it did not answer with a token.
+    """
+    response = http.send(request)
+    body = read_all(response)
+    try:
+        answer = json.loads(body)
+        if response.status == 200:
+            return Grant(str(answer["access_token"]), float(answer.get("expires_in") or 3600), answer.get("refresh_token"))
+        code = str(answer.get("error") or response.status)[:60]
+    except (ValueError, KeyError, AttributeError, TypeError):
+        code = str(response.status)
+    if 400 <= response.status < 500 and response.status != 429:
+        raise AccessDenied(f"{who} gave no token ({code}): check the connection's credentials.")
+    raise ProviderDown(f"{who} gave no token ({code}).")
+
+
+def form_request(url: str, fields: Mapping[str, str]) -> Request:
+    """A POST of form fields."""
+    headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
+    return Request("POST", url, headers, urlencode(fields).encode())
+
+
+def sign_jwt(
+    claims: Mapping[str, Any], *, private_key: str, passphrase: str | None = None, key_id: str | None = None, hash_bits: int = 256
+) -> str:
+    """A JSON Web Token signed with an RSA key (RS256 or RS512).
+
+    Raises:
+        Invalid: the private key cannot be read (not PEM, not RSA, wrong passphrase).
+    """
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+    try:
+        key = serialization.load_pem_private_key(private_key.encode(), passphrase.encode() if passphrase else None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise Invalid("The private key cannot be read: it must be PEM, with its passphrase if it has one.") from None
+    if not isinstance(key, rsa.RSAPrivateKey):
+        raise Invalid("The private key is not an RSA key.")
+    header = {"alg": f"RS{hash_bits}", "typ": "JWT", **({"kid": key_id} if key_id else {})}
+    signed = f"{_base64url(json.dumps(header).encode())}.{_base64url(json.dumps(dict(claims)).encode())}"
+    digest = hashes.SHA512() if hash_bits == 512 else hashes.SHA256()
+    return f"{signed}.{_base64url(key.sign(signed.encode(), padding.PKCS1v15(), digest))}"
+
+
+def _base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def host_of(url: str) -> str:
+    """The `host` of a URL, for messages."""
+    return urlsplit(url).hostname or ""

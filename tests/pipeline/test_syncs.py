@@ -1,0 +1,662 @@
+"""A sync follows its source exactly, whatever the listing does, and wherever it was stopped."""
+
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mixpeek_dagster.catalog.syncs import KeyState
+from mixpeek_dagster.errors import AccessDenied, BadListing, ProviderDown
+from mixpeek_dagster.models.batches import BatchStatus
+from mixpeek_dagster.models.syncs import Phase, SyncStatus
+from mixpeek_dagster.pipeline.creation import create_sync
+from mixpeek_dagster.pipeline.syncs import LOCK_S, advance
+from mixpeek_dagster.pipeline.warehouse import Warehouse
+from tests.pipeline.worlds import NOW, Library
+
+
+def fill(library: Library, *names: str) -> None:
+    for name in names:
+        library.world.put(name, name.encode())
+
+
+def many(count: int) -> list[str]:
+    return [f"f{number:05d}.txt" for number in range(count)]
+
+
+def items(library: Library) -> list[list[str]]:
+    """The object ids of every batch, oldest batch first."""
+    with library.warehouse.catalog.reading() as records:
+        return [[item for _, item in records.batches.items(batch.batch_id)] for batch in library.batches()]
+
+
+# What a pass sees
+
+
+def test_a_first_pass_registers_every_file(library: Library) -> None:
+    fill(library, "a.txt", "b/c.txt", "b/ü \n.txt")
+    counters = library.poll().counters
+    assert (counters.new, counters.listed, counters.changed, counters.deleted) == (3, 3, 0, 0)
+    assert counters.bytes == sum(entry.size for entry, _ in library.world.files.values())
+    library.assert_follows_source()
+
+
+def test_an_idle_pass_changes_nothing_and_makes_no_batch(library: Library) -> None:
+    fill(library, "a.txt", "b.txt")
+    library.poll()
+    before = library.objects()
+    counters = library.poll().counters
+    assert (counters.unchanged, counters.new, counters.changed) == (2, 0, 0)
+    assert library.objects() == before
+    assert len(library.batches()) == 1
+    assert library.world.calls["head"] == 0
+
+
+def test_new_changed_deleted_and_renamed_files_are_seen(library: Library) -> None:
+    fill(library, "a.txt", "b.txt", "c.txt")
+    library.poll()
+    before = library.objects()
+    library.world.put("a.txt", b"edited")
+    library.world.delete("b.txt")
+    library.world.put("renamed.txt", b"c.txt")
+    library.world.delete("c.txt")
+    library.world.put("new.txt", b"new")
+    counters = library.poll().counters
+    assert (counters.new, counters.changed, counters.deleted, counters.held) == (2, 1, 2, 0)
+    library.assert_follows_source()
+    after = library.objects()
+    assert after["a.txt"].object_id == before["a.txt"].object_id
+    assert (before["a.txt"].revision, after["a.txt"].revision) == (1, 2)
+    assert items(library)[1] == [after[name].object_id for name in ("a.txt", "new.txt", "renamed.txt")]
+
+
+def test_an_edit_of_the_same_size_at_the_same_time_is_seen_on_a_real_disk(warehouse: Warehouse, tmp_path: Path) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    file = folder / "a.txt"
+    file.write_text("one")
+    library = Library(warehouse, warehouse.clock)  # type: ignore[arg-type]
+    with warehouse.catalog.transaction() as records:
+        body = {"provider": "local", "sync_config": {"source_path": str(folder)}}
+        library.sync = create_sync(records, body, warehouse=warehouse, bucket=library.bucket, now=NOW)
+    library.poll()
+    times = (file.stat().st_atime_ns, file.stat().st_mtime_ns)
+    file.write_text("two")
+    os.utime(file, ns=times)
+    assert file.stat().st_mtime_ns == times[1]
+    assert library.poll().counters.changed == 1
+    library.run()
+    (document,) = library.documents()
+    assert document.content_hash
+    os.rename(file, folder / "b.txt")
+    counters = library.poll().counters
+    assert (counters.new, counters.deleted) == (1, 1)
+    library.run()
+    library.assert_exact()
+
+
+def test_folder_markers_and_files_of_no_declared_type_are_counted_not_taken(library: Library) -> None:
+    fill(library, "a.txt", "film.mp4")
+    library.world.put("folder/", b"")
+    counters = library.poll().counters
+    assert (counters.new, counters.skipped, counters.bytes) == (1, 2, 5)
+    assert set(library.objects()) == {"a.txt"}
+    assert library.poll().counters.skipped == 2
+
+
+def test_a_file_deleted_and_written_again_is_a_new_object(library: Library) -> None:
+    fill(library, "a.txt", "b.txt")
+    library.poll()
+    before = library.objects()["a.txt"].object_id
+    library.world.delete("a.txt")
+    library.poll()
+    fill(library, "a.txt")
+    library.poll()
+    assert library.objects()["a.txt"].object_id != before
+    library.assert_follows_source()
+
+
+# Listings that lie
+
+
+@pytest.mark.parametrize("repeats", [0, 2])
+@pytest.mark.parametrize("order", ["bytes", "shuffled", "broken"])
+@pytest.mark.parametrize("page_size", [1, 3, 7, 1000])
+def test_every_order_and_page_size_gives_the_same(library: Library, order: Any, page_size: int, repeats: int) -> None:
+    library.world.order, library.world.page_size, library.world.repeats = order, page_size, repeats
+    fill(library, *many(10))
+    library.poll()
+    library.assert_follows_source()
+    for name in ("f00000.txt", "f00004.txt"):
+        library.world.delete(name)
+    library.world.put("f00005.txt", b"edited")
+    fill(library, "e.txt", "g.txt")
+    assert library.poll().counters.deleted == 2
+    library.assert_follows_source()
+    counters = library.poll().counters
+    assert (counters.new, counters.changed, counters.deleted) == (0, 0, 0)
+    revisions = [stored.revision for stored in library.objects().values()]
+    assert sum(map(len, items(library))) == sum(revisions) + 2
+
+
+def test_broken_order_makes_the_sync_sweep_from_then_on(library: Library) -> None:
+    library.world.page_size = 3
+    fill(library, *many(10))
+    library.poll()
+    assert not library.now().cursor.unordered
+    library.world.order = "broken"
+    library.poll()
+    assert library.now().cursor.unordered
+    library.assert_follows_source()
+
+
+def test_one_page_may_name_a_file_twice(library: Library) -> None:
+    library.world.order, library.world.page_size, library.world.repeats = "shuffled", 5, 5
+    fill(library, *many(12))
+    library.poll()
+    library.assert_follows_source()
+    original = type(library.warehouse.source(library.sync)).list_page
+
+    def doubled(self: Any, **kwargs: Any) -> Any:
+        page = original(self, **kwargs)
+        return page._replace(entries=[*page.entries, *page.entries])
+
+    fill(library, "new.txt")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mixpeek_dagster.testing.FakeSource.list_page", doubled)
+        library.poll()
+    library.assert_follows_source()
+
+
+def test_files_that_a_listing_leaves_out_are_asked_for_by_name_before_they_go(library: Library) -> None:
+    library.world.page_size = 4
+    fill(library, *many(20))
+    library.poll()
+    library.world.hidden = {name.encode() for name in many(20)[12:]}
+    counters = library.poll().counters
+    assert (counters.deleted, counters.held, library.world.calls["head"]) == (0, 0, 8)
+    library.assert_follows_source()
+    library.world.hidden.clear()
+    assert library.poll().counters.unchanged == 20
+
+
+def test_an_empty_listing_after_a_good_one_deletes_nothing(library: Library) -> None:
+    fill(library, *many(5))
+    library.poll()
+    files = library.world.files.copy()
+    library.world.files.clear()
+    progress = library.poll()
+    assert progress.counters.held == 5
+    assert len(library.objects()) == 5
+    assert "nothing was deleted" in (library.now().last_error or "")
+    library.world.files.update(files)
+    progress = library.poll()
+    assert (progress.counters.held, library.now().last_error) == (0, None)
+    library.assert_follows_source()
+
+
+def test_a_mass_delete_is_held_until_it_is_confirmed(library: Library) -> None:
+    fill(library, *many(600))
+    library.poll()
+    for name in many(121):
+        library.world.delete(name)
+    assert library.poll().counters.held == 121
+    assert library.poll().counters.held == 121, "it is still held in the next pass"
+    assert len(library.objects()) == 600
+    library.set_sync(confirm_deletes=True)
+    progress = library.poll()
+    assert (progress.counters.deleted, progress.counters.held) == (121, 0)
+    library.assert_follows_source()
+    library.world.delete(many(600)[-1])
+    assert library.poll().counters.deleted == 1
+    for name in many(600)[200:500]:
+        library.world.delete(name)
+    assert library.poll().counters.held == 300, "a confirmation counts once"
+
+
+def test_up_to_a_hundred_deletes_are_believed_in_a_small_source(library: Library) -> None:
+    fill(library, *many(101))
+    library.poll()
+    for name in many(100):
+        library.world.delete(name)
+    assert library.poll().counters.deleted == 100
+    library.assert_follows_source()
+
+
+def test_more_than_five_hundred_confirmed_deletes_all_go(library: Library) -> None:
+    fill(library, *many(1300))
+    library.poll()
+    for name in many(1200):
+        library.world.delete(name)
+    library.poll()
+    library.set_sync(confirm_deletes=True)
+    assert library.poll().counters.deleted == 1200
+    library.assert_follows_source()
+
+
+@pytest.mark.parametrize("error", [BadListing("cut short"), ProviderDown("503"), AccessDenied("403")], ids=repr)
+@pytest.mark.parametrize("order", ["bytes", "shuffled"])
+def test_a_failed_page_keeps_the_place_and_deletes_nothing(library: Library, order: Any, error: Exception) -> None:
+    library.world.order, library.world.page_size = order, 3
+    fill(library, *many(10))
+    library.poll()
+
+    def fail_on_the_third_page(name: str) -> None:
+        if name == "list" and library.world.calls["list"] == 3:
+            raise error
+
+    library.world.calls.clear()
+    library.world.before = fail_on_the_third_page
+    library.world.delete("f00000.txt")
+    progress = library.advance()
+    assert progress is not None
+    assert progress.error == str(error)
+    sync = library.now()
+    assert (sync.cursor.counters.pages, sync.consecutive_failures, sync.last_error) == (2, 1, str(error))
+    assert len(library.objects()) == 10
+    assert library.advance(force=False) is None, "the next try waits"
+    library.clock.move(300)
+    progress = library.advance(force=False)
+    assert progress is not None
+    assert progress.finished
+    library.assert_follows_source()
+    assert (library.now().consecutive_failures, library.now().last_error) == (0, None)
+
+
+def test_access_refused_while_asking_for_missing_files_deletes_nothing(library: Library) -> None:
+    fill(library, *many(10))
+    library.poll()
+    library.world.delete("f00003.txt")
+
+    def refuse(name: str) -> None:
+        if name == "head":
+            raise AccessDenied("403")
+
+    library.world.before = refuse
+    assert library.poll().error == "403"
+    assert len(library.objects()) == 10
+    library.world.before = lambda _: None
+    assert library.poll().counters.deleted == 1
+    library.assert_follows_source()
+
+
+@pytest.mark.parametrize("order", ["bytes", "shuffled", "broken"])
+def test_a_refused_token_starts_the_pass_again(library: Library, order: Any) -> None:
+    library.world.order, library.world.page_size = order, 3
+    fill(library, *many(10))
+    assert not library.advance(budget_s=0).finished  # type: ignore[union-attr]
+    assert not library.advance(budget_s=0).finished  # type: ignore[union-attr]
+    library.world.refuses_tokens = True
+    assert "token" in (library.advance(budget_s=0).error or "")  # type: ignore[union-attr]
+    library.world.refuses_tokens = False
+    library.world.delete("f00002.txt")
+    library.poll()
+    library.poll()
+    library.assert_follows_source()
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("order", ["bytes", "shuffled"])
+@pytest.mark.parametrize("kind", ["same", "cycle", "fresh"])
+def test_a_listing_that_never_ends_is_an_error_and_no_hang(
+    library: Library, kind: Any, order: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mixpeek_dagster.pipeline.syncs._IDLE_PAGES", 50)
+    library.world.order, library.world.page_size = order, 4
+    fill(library, *many(10), "skipped.mp4" if kind == "cycle" else "z.txt")
+    library.poll()
+    library.world.endless = kind
+    fill(library, "new.txt")
+    progress = library.advance(budget_s=40.0)
+    assert progress is not None
+    if kind != "same" and order == "bytes":  # keys that come again are out of order: the pass starts again, as a sweep
+        assert library.now().cursor.unordered
+    assert "The listing of fake://default/ " in (progress.error or "")
+    library.world.endless = None
+    library.poll()
+    library.poll()
+    library.world.files.pop(b"skipped.mp4", None)
+    library.assert_follows_source()
+
+
+def test_a_source_that_fails_for_weeks_is_still_asked(library: Library) -> None:
+    def down(_: str) -> None:
+        raise ProviderDown("503")
+
+    library.world.before = down
+    library.set_sync(consecutive_failures=5000)
+    assert library.poll().error == "503"
+    assert library.now().consecutive_failures == 5001
+
+
+# What is taken
+
+
+def test_filters_that_change_add_and_remove_objects(library: Library) -> None:
+    fill(library, "a.txt", "b.md", "c.txt")
+    library.poll()
+    library.configure(file_filters={"extensions": ["txt"]})
+    counters = library.poll().counters
+    assert (counters.deleted, counters.skipped, counters.new) == (1, 1, 0)
+    assert set(library.objects()) == {"a.txt", "c.txt"}
+    library.configure(file_filters={"extensions": ["md"]})
+    counters = library.poll().counters
+    assert (counters.deleted, counters.new) == (2, 1)
+    assert set(library.objects()) == {"b.md"}
+    library.configure(file_filters={})
+    library.poll()
+    library.assert_follows_source()
+
+
+def test_filters_changed_in_the_middle_of_a_pass_hold_for_all_of_it(library: Library) -> None:
+    library.world.page_size = 2
+    fill(library, "a.md", "b.txt", "c.md", "d.txt", "e.md", "f.txt")
+    assert not library.advance(budget_s=0).finished  # type: ignore[union-attr]
+    library.configure(file_filters={"extensions": ["txt"]})
+    library.poll()
+    library.poll()
+    assert set(library.objects()) == {"b.txt", "d.txt", "f.txt"}
+
+
+def test_without_reconciling_drift_the_objects_stay_and_are_not_doubled_later(library: Library) -> None:
+    fill(library, "a.txt", "b.md")
+    library.configure(reconcile={"on_filter_drift": False})
+    library.poll()
+    library.configure(file_filters={"extensions": ["txt"]})
+    assert library.poll().counters.deleted == 0
+    assert set(library.objects()) == {"a.txt", "b.md"}
+    library.configure(file_filters={})
+    library.poll()
+    library.assert_follows_source()
+
+
+def test_without_reconciling_deletes_and_updates_objects_stay_as_they_are(library: Library) -> None:
+    fill(library, "a.txt", "b.txt")
+    library.configure(reconcile={"on_delete": False, "on_update": False})
+    library.poll()
+    before = library.objects()
+    library.world.put("a.txt", b"edited")
+    library.world.delete("b.txt")
+    counters = library.poll().counters
+    assert (counters.changed, counters.deleted) == (0, 0)
+    assert library.objects() == before
+    library.configure(reconcile={})
+    library.poll()
+    library.assert_follows_source()
+
+
+def needs(library: Library, *names: str) -> None:
+    """Make fields of the bucket required, or none."""
+    with library.warehouse.catalog.transaction() as records:
+        bucket = records.buckets.get(library.bucket.bucket_id, namespace_id=library.namespace.namespace_id)
+        properties: dict[str, Any] = {"content": {"type": "text"}, "path": {"type": "string"}}
+        properties |= {name: {"type": "string", "required": True} for name in names}
+        schema = type(bucket.bucket_schema).model_validate({"properties": properties})
+        records.buckets.put(bucket.model_copy(update={"bucket_schema": schema}))
+
+
+def test_files_that_do_not_fit_the_schema_are_listed_with_the_reason(library: Library) -> None:
+    needs(library, "title")
+    fill(library, "a.txt")
+    counters = library.poll().counters
+    assert (counters.failed, counters.new) == (1, 0)
+    assert library.keys() == {"a.txt": KeyState.REJECTED}
+    with library.warehouse.catalog.reading() as records:
+        (rejected,) = records.syncs.rejected(library.sync.sync_id)
+    assert rejected.error == "File 'a.txt': required field 'title' is missing."
+    assert library.poll().counters.failed == 0, "an unchanged file is not tried again"
+    library.world.put("a.txt", b"edited")
+    assert library.poll().counters.failed == 1
+    library.world.delete("a.txt")
+    library.world.put("z.txt", b"z")
+    library.poll()
+    assert library.keys() == {"z.txt": KeyState.REJECTED}
+
+
+def test_a_schema_that_changed_is_applied_to_every_file(library: Library) -> None:
+    needs(library, "title")
+    fill(library, "a.txt")
+    library.poll()
+    needs(library)
+    assert library.poll().counters.new == 1
+    library.assert_follows_source()
+    with library.warehouse.catalog.reading() as records:
+        assert records.syncs.rejected(library.sync.sync_id) == []
+
+
+def test_an_object_whose_new_content_is_rejected_goes_with_its_file(library: Library) -> None:
+    fill(library, "a.txt", "b.txt")
+    library.poll()
+    needs(library, "title")
+    library.world.put("a.txt", b"edited")
+    library.poll()
+    assert library.keys()["a.txt"] is KeyState.REJECTED
+    needs(library)
+    library.poll()
+    library.assert_follows_source()
+    needs(library, "title")
+    library.world.put("a.txt", b"edited again")
+    library.poll()
+    library.world.delete("a.txt")
+    library.poll()
+    assert set(library.objects()) == {"b.txt"}
+
+
+def test_a_rejected_file_that_a_listing_left_out_stays_rejected(library: Library) -> None:
+    needs(library, "title")
+    fill(library, "a.txt", "b.txt")
+    library.poll()
+    library.world.hidden = {b"a.txt"}
+    library.poll()
+    library.world.hidden = set()
+    library.poll()
+    assert set(library.keys().values()) == {KeyState.REJECTED}
+
+
+def test_archived_files_wait_until_they_are_restored(library: Library) -> None:
+    fill(library, "b.txt")
+    library.world.put("a.txt", b"cold", storage_class="GLACIER")
+    counters = library.poll().counters
+    assert (counters.new, counters.failed) == (1, 1)
+    assert library.keys() == {"a.txt": KeyState.ARCHIVED, "b.txt": KeyState.LIVE}
+    assert library.poll().counters.failed == 0
+    entry, data = library.world.files[b"a.txt"]
+    library.world.files[b"a.txt"] = (entry._replace(storage_class="STANDARD"), data)  # same bytes, same etag
+    assert library.poll().counters.new == 1
+    library.assert_follows_source()
+
+
+def test_an_object_whose_file_is_archived_goes_with_its_file(library: Library) -> None:
+    fill(library, "a.txt", "b.txt")
+    library.poll()
+    library.world.put("a.txt", b"cold", storage_class="DEEP_ARCHIVE")
+    library.poll()
+    assert library.keys()["a.txt"] is KeyState.ARCHIVED
+    library.world.delete("a.txt")
+    library.poll()
+    library.assert_follows_source()
+
+
+# Stopping and going on
+
+
+def test_a_pass_goes_on_in_another_process_where_it_was_stopped(library: Library, warehouse: Warehouse) -> None:
+    library.world.page_size = 3
+    fill(library, *many(10))
+    seen = []
+    for number in range(10):
+        library.warehouse = Warehouse(settings=warehouse.settings, clock=warehouse.clock, owner=f"host:{number}")
+        progress = library.advance(budget_s=0)
+        library.warehouse.close()
+        assert progress is not None
+        seen.append((progress.counters.listed, progress.finished))
+        if progress.finished:
+            break
+    library.warehouse = warehouse
+    assert seen[:4] == [(3, False), (6, False), (9, False), (10, False)]
+    assert seen[-1][1]
+    assert library.world.calls["list"] == 4
+    library.assert_follows_source()
+    assert [len(batch) for batch in items(library)] == [10]
+
+
+def test_a_triggered_pass_is_due_until_it_is_done(library: Library) -> None:
+    library.world.page_size = 2
+    fill(library, *many(7))
+    library.poll()
+    library.set_sync(next_pass_at=None, status=SyncStatus.COMPLETED, triggered_at=NOW)
+    fill(library, "new.txt")
+    for _ in range(20):
+        progress = library.advance(budget_s=0, force=False)
+        if progress is None:
+            break
+        finished = progress.finished
+    assert finished
+    assert library.now().cursor.phase is Phase.IDLE
+    library.assert_follows_source()
+
+
+def test_a_pass_keeps_its_budget(library: Library) -> None:
+    library.world.page_size = 1
+    fill(library, *many(200))
+
+    def slow(name: str) -> None:
+        if name == "list":
+            time.sleep(0.02)
+
+    library.world.before = slow
+    started = time.monotonic()
+    progress = library.advance(budget_s=0.3)
+    assert progress is not None
+    assert not progress.finished
+    assert time.monotonic() - started < 1.5
+    library.world.before = lambda _: None
+    library.poll()
+    library.assert_follows_source()
+
+
+def test_only_one_process_makes_a_pass(library: Library, warehouse: Warehouse) -> None:
+    fill(library, "a.txt")
+    other = Warehouse(settings=warehouse.settings, clock=warehouse.clock, owner="other:1")
+    with other.catalog.transaction() as records:
+        until = other.now(plus_s=LOCK_S)
+        assert records.syncs.lock(library.sync.sync_id, owner=other.owner, now=other.now(), until=until)
+    assert library.advance() is None
+    library.clock.move(LOCK_S + 1)
+    assert library.advance() is not None, "a lock that nobody prolongs is taken over"
+    other.close()
+
+
+def test_two_threads_of_one_process_make_one_pass(library: Library) -> None:
+    library.world.page_size = 1
+    fill(library, *many(20))
+    inside, go_on = threading.Event(), threading.Event()
+
+    def wait(name: str) -> None:
+        inside.set()
+        assert go_on.wait(10)
+
+    library.world.before = wait
+    first = threading.Thread(target=lambda: advance(library.warehouse, library.sync.sync_id, budget_s=20, force=True))
+    first.start()
+    assert inside.wait(10)
+    second = advance(library.warehouse, library.sync.sync_id, budget_s=0, force=True)
+    go_on.set()
+    first.join(20)
+    assert second is None
+    assert library.now().cursor.phase is Phase.IDLE
+    library.assert_follows_source()
+
+
+def test_a_pass_whose_lock_was_taken_over_records_nothing_more(library: Library) -> None:
+    library.world.page_size = 2
+    fill(library, *many(6))
+
+    def take_over(name: str) -> None:
+        if library.world.calls["list"] == 2:
+            with library.warehouse.catalog.transaction() as records:
+                records.syncs.unlock(library.sync.sync_id)
+                assert records.syncs.lock(library.sync.sync_id, owner="thief:1", now=NOW, until="~")
+
+    library.world.before = take_over
+    assert library.advance() is None
+    assert len(library.objects()) == 2
+    assert library.now().locked_by == "thief:1"
+
+
+def test_a_pause_during_a_pass_outlives_it(library: Library) -> None:
+    fill(library, *many(3))
+
+    def pause(_: str) -> None:
+        library.set_sync(status=SyncStatus.SUSPENDED)
+
+    library.world.before = pause
+    library.poll()
+    assert library.now().status is SyncStatus.SUSPENDED
+    assert library.advance() is None
+
+
+def test_an_initial_only_sync_makes_one_pass(library: Library) -> None:
+    library.configure(sync_mode="initial_only")
+    fill(library, "a.txt")
+    assert library.advance(force=False).finished  # type: ignore[union-attr]
+    assert library.now().status is SyncStatus.COMPLETED
+    library.clock.move(1e6)
+    assert library.advance(force=False) is None
+
+
+def test_a_continuous_sync_waits_for_its_interval(library: Library) -> None:
+    library.configure(polling_interval_seconds=60)
+    assert library.advance(force=False) is not None
+    library.clock.move(50)
+    assert library.advance(force=False) is None
+    library.clock.move(10)
+    assert library.advance(force=False) is not None
+
+
+# Batches
+
+
+def test_batches_are_cut_at_fixed_numbers_of_objects_whatever_the_pages(library: Library) -> None:
+    library.configure(batch_chunk_size=4)
+    library.world.page_size = 3
+    fill(library, *many(10))
+    while not library.advance(budget_s=0).finished:  # type: ignore[union-attr]
+        pass
+    found = library.objects()
+    ids = [found[name].object_id for name in many(10)]
+    assert items(library) == [ids[:4], ids[4:8], ids[8:]]
+    assert library.statuses() == {BatchStatus.QUEUED}
+
+
+def test_batches_that_are_not_to_be_submitted_stay_drafts(library: Library) -> None:
+    library.configure(batch_chunk_size=2, skip_batch_submission=True)
+    fill(library, *many(3))
+    library.poll()
+    assert library.statuses() == {BatchStatus.DRAFT}
+    assert sorted(len(batch) for batch in items(library)) == [1, 2]
+
+
+def test_a_draft_that_a_user_deletes_in_the_middle_of_a_pass_does_no_harm(library: Library) -> None:
+    library.configure(batch_chunk_size=2, skip_batch_submission=True)
+    library.world.page_size = 2
+    fill(library, *many(8))
+    library.advance(budget_s=0)
+    library.advance(budget_s=0)
+    with library.warehouse.catalog.transaction() as records:
+        records.batches.remove(library.batches()[0].batch_id)
+    assert library.poll().error is None
+    library.assert_follows_source()
+
+
+def test_a_bucket_without_collections_completes_its_batches_with_the_words(library: Library, warehouse: Warehouse) -> None:
+    with warehouse.catalog.transaction() as records:
+        records.collections.remove(library.passages.collection_id)
+    fill(library, "a.txt")
+    library.poll()
+    (batch,) = library.batches()
+    assert batch.status is BatchStatus.COMPLETED
+    assert batch.error == "No collection reads from this bucket: nothing was extracted."

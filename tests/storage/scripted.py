@@ -1,0 +1,85 @@
+"""A web server on loopback that answers as a test scripts it, for servers that misbehave."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
+from urllib.parse import parse_qs, urlsplit
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request that the server got."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes = b""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What to say. `cut` closes the connection after that many bytes of the body; `length` announces another length."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    cut: int | None = None
+    length: int | None = None
+
+
+class Scripted:
+    """A running server: `url`, `host`, what it was `asked`, and the client ports of its `connections`."""
+
+    def __init__(self, port: int) -> None:
+        self.host = f"127.0.0.1:{port}"
+        self.url = f"http://{self.host}"
+        self.asked: list[Asked] = []
+        self.connections: set[int] = set()
+
+
+@contextlib.contextmanager
+def scripted(answer: Callable[[Asked], Answer]) -> Iterator[Scripted]:
+    """Run a server that answers every request with `answer(asked)` until the block ends."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version: ClassVar[str] = "HTTP/1.1"  # type: ignore[misc]  # the stub has it as an instance variable
+
+        def _respond(self) -> None:
+            parts = urlsplit(self.path)
+            query = {name: values[0] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            asked = Asked(self.command, parts.path, query, dict(self.headers.items()), body)
+            server.asked.append(asked)
+            server.connections.add(self.client_address[1])
+            said = answer(asked)
+            self.send_response(said.status)
+            for name, value in said.headers.items():
+                self.send_header(name, value)
+            if "Content-Length" not in said.headers:
+                self.send_header("Content-Length", str(len(said.body) if said.length is None else said.length))
+            self.end_headers()
+            if self.command != "HEAD":
+                with contextlib.suppress(OSError):  # the client may have hung up
+                    self.wfile.write(said.body[: said.cut])
+            if said.cut is not None or said.length is not None:
+                self.close_connection = True
+
+        do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _respond  # the names that http.server calls
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        http.daemon_threads = True
+        server = Scripted(http.server_port)
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            http.shutdown()
+            thread.join()

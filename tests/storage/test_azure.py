@@ -1,0 +1,200 @@
+"""Azure Blob Storage, against azurite and scripted answers."""
+
+from email.utils import formatdate
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from mixpeek_dagster.errors import AccessDenied, Archived, BadListing, Changed, Invalid, ProviderDown, WrongConnection
+from mixpeek_dagster.storage import azure
+from mixpeek_dagster.storage.azure import API_VERSION, AzureSource, sign
+from mixpeek_dagster.storage.connect import open_source
+from mixpeek_dagster.storage.http import Backoff, Http, Request, read_all
+from tests.storage import contract
+from tests.storage.contract import ProviderContract, World, listing
+from tests.storage.scripted import Answer, Asked, Scripted, scripted
+from tests.storage.worlds import allow, new_name
+
+ACCOUNT = "devstoreaccount1"
+KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+"""The account that azurite documents for everybody."""
+
+CREDENTIALS = {"account_name": ACCOUNT, "account_key": KEY}
+
+
+class Account:
+    """The other side of azurite: makes containers, puts and deletes blobs."""
+
+    def __init__(self, url: str) -> None:
+        import base64
+
+        self.url = url
+        self._secret = base64.b64decode(KEY)
+        self._http = Http(allowed_hosts={"127.0.0.1"})
+
+    def call(self, method: str, target: str, body: bytes | None = None, **headers: str) -> None:
+        sent = {"x-ms-date": formatdate(usegmt=True), "x-ms-version": API_VERSION}
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        request = sign(Request(method, self.url + target, sent, body), account=ACCOUNT, secret=self._secret)
+        response = self._http.send(lambda: request)
+        assert response.status < 300, (response.status, read_all(response))
+        response.close()
+
+
+def azure_world(url: str, prefix: str = "") -> World:
+    container = new_name("azure")
+    account = Account(url)
+    account.call("PUT", f"/{container}?restype=container")
+
+    def path(key: bytes) -> str:
+        return f"/{container}/{quote(prefix.encode() + key, safe='/~')}"
+
+    def put(key: bytes, body: bytes) -> None:
+        account.call("PUT", path(key), body, x_ms_blob_type="BlockBlob", content_type="application/octet-stream")
+
+    source = open_source(
+        "azure",
+        {"container": container, "endpoint_url": url, "credentials": CREDENTIALS},
+        source_path="/" + prefix,
+        settings=allow("127.0.0.1"),
+    )
+    return World(source=source, put=put, delete=lambda key: account.call("DELETE", path(key)), prefix=prefix.encode())
+
+
+IMPOSSIBLE = frozenset(
+    {"not utf-8", "double slash", "parent", "self", "leading slash", "folder marker", "control", "newline", "backslash"}
+)
+ORDER_TRAP = contract.ORDER_TRAP[:5]  # azurite orders by UTF-16; what the service does is not documented
+
+
+class TestAzurite(ProviderContract):
+    impossible = IMPOSSIBLE
+    order_trap = ORDER_TRAP
+
+    @pytest.fixture
+    def world(self, azurite: str) -> World:
+        return azure_world(azurite)
+
+
+class TestAzuriteBelowAPrefix(ProviderContract):
+    impossible = IMPOSSIBLE
+    order_trap = ORDER_TRAP
+
+    @pytest.fixture
+    def world(self, azurite: str) -> World:
+        return azure_world(azurite, "vid eos/2026/")
+
+
+def test_a_wrong_key_and_a_missing_container_are_told_apart(azurite: str) -> None:
+    wrong = {"account_name": ACCOUNT, "account_key": "d3Jvbmc="}
+    for credentials, kind in ((wrong, AccessDenied), (CREDENTIALS, WrongConnection)):
+        config = {"endpoint_url": azurite, "credentials": credentials}
+        source = open_source("azure_blob", config, source_path="no-such-container", settings=allow("127.0.0.1"))
+        for ask in (source.check, lambda source=source: source.head(b"a.txt")):
+            with pytest.raises(kind):
+                ask()
+
+
+def source_of(server: Scripted, **config: Any) -> AzureSource:
+    given = {"container": "con", "endpoint_url": server.url, "credentials": CREDENTIALS, **config}
+    source = open_source("azure", given, source_path="", settings=allow(server.host))
+    assert isinstance(source, AzureSource)
+    source._http.backoff = Backoff(sleep=lambda _s: None)
+    return source
+
+
+def page_xml(names: str, marker: str = "") -> bytes:
+    blobs = f"<Blobs>{names}</Blobs><NextMarker>{marker}</NextMarker>"
+    return f"<?xml version='1.0'?><EnumerationResults>{blobs}</EnumerationResults>".encode()
+
+
+BLOB = "<Blob><Name>{}</Name><Properties><Etag>0x1</Etag><Content-Length>1</Content-Length>{}</Properties></Blob>"
+
+
+def test_encoded_names_are_decoded_and_directories_are_left_out() -> None:
+    encoded = BLOB.format("a%EF%BF%BF%2Fb%25", "").replace("<Name>", '<Name Encoded="true">')
+    folder = BLOB.format("dir", "<ResourceType>directory</ResourceType>")
+    plain = BLOB.format("a%20b &amp; c", "")
+    with scripted(lambda _asked: Answer(body=page_xml(encoded + folder + plain))) as server:
+        assert [entry.key for entry in listing(source_of(server))] == ["a\uffff/b%".encode(), b"a%20b & c"]
+
+
+LIES = [
+    b"",
+    b"<html/>",
+    page_xml(BLOB.format("a", ""))[:-30],
+    page_xml("").replace(b"<NextMarker></NextMarker>", b""),
+    page_xml(BLOB.format("", "")),
+    page_xml("<Blob><Name>a</Name></Blob>"),
+    b"<Error><Code>x</Code></Error>",
+]
+
+
+@pytest.mark.parametrize("body", LIES)
+def test_an_answer_that_cannot_be_true_is_a_bad_listing(body: bytes) -> None:
+    with scripted(lambda _asked: Answer(body=body)) as server, pytest.raises(BadListing):
+        source_of(server).list_page()
+
+
+def test_a_marker_that_leads_to_itself_is_a_bad_listing() -> None:
+    with scripted(lambda _asked: Answer(body=page_xml("", "same"))) as server, pytest.raises(BadListing, match="circle"):
+        listing(source_of(server))
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (403, "AuthenticationFailed", AccessDenied),
+        (403, "AuthorizationPermissionMismatch", AccessDenied),
+        (403, "", AccessDenied),
+        (404, "ContainerNotFound", WrongConnection),
+        (404, "BlobNotFound", FileNotFoundError),
+        (404, "", ProviderDown),
+        (409, "BlobArchived", Archived),
+        (412, "ConditionNotMet", Changed),
+        (503, "ServerBusy", ProviderDown),
+        (500, "", ProviderDown),
+    ],
+)
+def test_errors_are_mapped(status: int, code: str, kind: type[Exception]) -> None:
+    headers = {"x-ms-error-code": code} if code else {}
+    with scripted(lambda _asked: Answer(status, b"", headers)) as server, pytest.raises(kind):
+        source_of(server).open(b"k").__enter__()
+
+
+def test_a_managed_identity_brings_its_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(asked: Asked) -> Answer:
+        if asked.path == "/metadata/identity/oauth2/token":
+            assert (asked.headers["Metadata"], asked.query["client_id"]) == ("true", "mine")
+            return Answer(body=b'{"access_token": "secret", "expires_in": "86400"}')
+        return Answer(body=page_xml("")) if asked.headers["Authorization"] == "Bearer secret" else Answer(403)
+
+    with scripted(answer) as server:
+        monkeypatch.setattr(azure, "IDENTITY_HOST", server.host)
+        config = {
+            "account_name": "account",
+            "container": "con",
+            "endpoint_url": server.url,
+            "credentials": {"type": "managed_identity", "client_id": "mine"},
+        }
+        settings = allow(server.host, ambient_credentials=True)
+        source = open_source("azure", config, source_path="", settings=settings)
+        source.check()
+        source.check()
+        assert len(server.asked) == 3
+
+
+def test_a_managed_identity_is_the_operators_to_lend() -> None:
+    config = {"account_name": "account", "container": "con", "credentials": {"type": "managed_identity"}}
+    with pytest.raises(Invalid, match="MIXPEEK_AMBIENT_CREDENTIALS"):
+        open_source("azure", config, source_path="", settings=allow())
+    assert open_source("azure", config, source_path="", settings=allow(ambient_credentials=True)).uri.endswith("/con/")
+
+
+@pytest.mark.parametrize(
+    "config", [{"container": "con"}, {"account_name": "a b"}, {"account_name": "abc", "credentials": {"account_key": "%"}}]
+)
+def test_settings_that_do_not_fit_are_invalid(config: dict[str, Any]) -> None:
+    with pytest.raises(Invalid):
+        open_source("azure", config, source_path="con", settings=allow())

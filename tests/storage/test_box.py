@@ -1,0 +1,326 @@
+"""Box, against a stub of the four calls that we make. It shows that our reading of Box's documents holds together, no more."""
+
+import base64
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+from mixpeek_dagster.errors import AccessDenied, BadListing, Changed, Invalid, ProviderDown, WrongConnection
+from mixpeek_dagster.storage.box import BoxConfig, BoxSource
+from mixpeek_dagster.storage.connect import open_source
+from mixpeek_dagster.storage.http import Backoff
+from mixpeek_dagster.storage.tokens import Grant
+from tests.storage.contract import ProviderContract, World, listing
+from tests.storage.scripted import Answer, Asked, Scripted, scripted
+from tests.storage.worlds import allow
+
+CCG = {"client_id": "app", "client_secret": "hush", "enterprise_id": "1"}
+TOP = "100"
+
+
+class Stub:
+    """A Box of folders and files; `expired` tokens are refused."""
+
+    def __init__(self) -> None:
+        self._ids = itertools.count(1000)
+        self.folders: dict[str, tuple[str, str]] = {"0": ("", "All Files"), TOP: ("0", "top")}
+        """id → (parent, name)"""
+        self.files: dict[str, tuple[str, str, bytes]] = {}
+        """id → (parent, name, body)"""
+        self.expired: set[str] = set()
+        self.tokens = (f"token-{number}" for number in itertools.count())
+        self.grants: list[dict[str, str]] = []
+        self.busy = 0
+
+    def folder(self, path: bytes) -> str:
+        """The id of the folder that holds a file of this path; made on the way."""
+        at = TOP
+        for name in path.decode().split("/")[:-1]:
+            found = next((key for key, value in self.folders.items() if value == (at, name)), None)
+            if found is None:
+                found = str(next(self._ids))
+                self.folders[found] = (at, name)
+            at = found
+        return at
+
+    def find(self, path: bytes) -> str | None:
+        parent, name = self.folder(path), path.decode().rpartition("/")[2]
+        return next((key for key, value in self.files.items() if value[:2] == (parent, name)), None)
+
+    def put(self, path: bytes, body: bytes) -> None:
+        file_id = self.find(path) or str(next(self._ids))
+        self.files[file_id] = (self.folder(path), path.decode().rpartition("/")[2], body)
+
+    def delete(self, path: bytes) -> None:
+        del self.files[self.find(path) or ""]
+
+    def item(self, file_id: str) -> dict[str, Any]:
+        parent, name, body = self.files[file_id]
+        above: list[dict[str, str]] = []
+        while parent:
+            above.insert(0, {"type": "folder", "id": parent, "name": self.folders[parent][1]})
+            parent = self.folders[parent][0]
+        return {
+            "type": "file",
+            "id": file_id,
+            "name": name,
+            "size": len(body),
+            "sha1": hashlib.sha1(body).hexdigest(),
+            "modified_at": "2026-11-21T10:00:00-08:00",
+            "item_status": "active",
+            "path_collection": {"entries": above},
+        }
+
+    def answer(self, asked: Asked) -> Answer:
+        if asked.path == "/oauth2/token":
+            self.grants.append({name: values[0] for name, values in parse_qs(asked.body.decode()).items()})
+            return _json({"access_token": next(self.tokens), "expires_in": 3600, "refresh_token": f"refresh-{len(self.grants)}"})
+        if asked.path.startswith("/dl/"):
+            assert "Authorization" not in asked.headers
+            return Answer(body=self.files[asked.path[4:]][2])
+        if asked.headers.get("Authorization", "").removeprefix("Bearer ") in self.expired:
+            return Answer(401)
+        if self.busy:
+            self.busy -= 1
+            return Answer(429, b"", {"Retry-After": "3"})
+        _, _, kind, found, *rest = asked.path.split("/")
+        if kind == "folders" and found in self.folders:
+            inside = [{"type": "folder", "id": key, "name": value[1]} for key, value in self.folders.items() if value[0] == found]
+            inside += [self.item(key) for key, value in self.files.items() if value[0] == found]
+            start, limit = int(asked.query.get("marker", 0)), int(asked.query["limit"])
+            marker = str(start + limit) if start + limit < len(inside) else ""
+            return _json({"entries": inside[start : start + limit], "next_marker": marker})
+        if kind == "files" and found in self.files:
+            if rest == ["content"]:
+                return Answer(302, b"", {"Location": f"http://{asked.headers['Host']}/dl/{found}"})
+            return _json(self.item(found))
+        return _json({"type": "error", "code": "not_found"}, 404)
+
+
+def _json(value: object, status: int = 200) -> Answer:
+    return Answer(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+
+def source_of(server: Scripted, credentials: dict[str, str] | None = None, waits: list[float] | None = None) -> BoxSource:
+    config = {"endpoint_url": server.url, "credentials": credentials or CCG}
+    source = open_source("box", config, source_path=TOP, settings=allow(server.host))
+    assert isinstance(source, BoxSource)
+    source._http.backoff = Backoff(sleep=(waits if waits is not None else []).append)
+    return source
+
+
+@pytest.fixture
+def stub() -> Stub:
+    return Stub()
+
+
+@pytest.fixture
+def server(stub: Stub) -> Iterator[Scripted]:
+    with scripted(stub.answer) as running:
+        yield running
+
+
+class TestBox(ProviderContract):
+    impossible = frozenset({"not utf-8", "double slash", "parent", "self", "leading slash", "folder marker", "backslash"})
+
+    @pytest.fixture
+    def world(self, stub: Stub, server: Scripted) -> World:
+        def key_of(name: bytes) -> bytes:
+            return (stub.find(name) or "999999").encode() + b"/" + name
+
+        return World(source=source_of(server), put=stub.put, delete=stub.delete, key_of=key_of)
+
+    def test_a_deleted_file_is_gone_everywhere(self, world: World) -> None:
+        world.put(b"a.txt", b"x")
+        world.put(b"b.txt", b"x")
+        old = world.key(b"a.txt")
+        world.delete(b"a.txt")
+        assert [entry.key for entry in listing(world.source)] == [world.key(b"b.txt")]
+        assert world.source.head(old) is None
+        with pytest.raises(FileNotFoundError), world.source.open(old):
+            pass
+
+
+def test_a_listing_keeps_its_place_in_deep_and_wide_trees(stub: Stub, server: Scripted) -> None:
+    wanted = {f"d{a}/e{b}/f{c}.txt" for a in range(4) for b in range(4) for c in range(3)}
+    for path in wanted:
+        stub.put(path.encode(), b"x")
+    found: list[str] = []
+    token = None
+    while True:
+        page = source_of(server).list_page(token=token, limit=2)  # a new source each time: nothing but the token is kept
+        found += [source_of(server).relative(entry.key) for entry in page.entries]
+        token = page.token
+        if token is None:
+            break
+    assert sorted(found) == sorted(wanted)
+
+
+def test_a_renamed_file_is_gone_under_its_old_name_and_keeps_its_location(stub: Stub, server: Scripted) -> None:
+    stub.put(b"old.txt", b"x")
+    source = source_of(server)
+    (old,) = listing(source)
+    (file_id,) = stub.files
+    stub.files[file_id] = (TOP, "new.txt", b"x")
+    (new,) = listing(source)
+    assert source.head(old.key) is None
+    assert source.location(old.key) == source.location(new.key) == f"box://{file_id}"
+    stub.files[file_id] = ("0", "new.txt", b"x")
+    assert source.head(new.key) is None  # moved out of the folder
+
+
+def test_the_server_is_waited_for_as_long_as_it_asks(stub: Stub, server: Scripted) -> None:
+    stub.put(b"a.txt", b"x")
+    waits: list[float] = []
+    source = source_of(server, waits=waits)
+    stub.busy = 2
+    assert len(listing(source)) == 1
+    assert waits == [3, 3]
+
+
+def test_client_credentials_name_their_subject_and_renew_themselves(stub: Stub, server: Scripted) -> None:
+    source = source_of(server)
+    source.check()
+    stub.expired.add("token-0")
+    source.check()
+    assert [grant["grant_type"] for grant in stub.grants] == ["client_credentials"] * 2
+    assert (stub.grants[0]["box_subject_type"], stub.grants[0]["box_subject_id"]) == ("enterprise", "1")
+
+
+def test_oauth_tokens_are_refreshed_and_the_new_pair_is_told(stub: Stub, server: Scripted) -> None:
+    told: list[Grant] = []
+    config = BoxConfig.model_validate(
+        {
+            "endpoint_url": server.url,
+            "credentials": {"client_id": "app", "client_secret": "hush", "access_token": "given", "refresh_token": "once"},
+        }
+    )
+    source = BoxSource.connect(config, source_path=TOP, settings=allow(server.host), on_refresh=told.append)
+    source.check()
+    assert stub.grants == []
+    stub.expired |= {"given"}
+    source.check()
+    stub.expired |= {"token-0"}
+    source.check()
+    assert [grant["refresh_token"] for grant in stub.grants] == ["once", "refresh-1"]
+    assert [grant.refresh_token for grant in told] == ["refresh-1", "refresh-2"]
+
+
+def test_an_expired_oauth_token_without_refresh_is_denied(stub: Stub, server: Scripted) -> None:
+    stub.expired.add("given")
+    with pytest.raises(AccessDenied, match="refresh_token"):
+        source_of(server, {"client_id": "app", "client_secret": "hush", "access_token": "given"}).check()
+
+
+def test_a_key_pair_signs_its_assertion(stub: Stub, server: Scripted) -> None:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    encryption = serialization.BestAvailableEncryption(b"pass")
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption).decode()
+    jwt = {**CCG, "jwt_key_id": "kid", "private_key": pem, "private_key_passphrase": "pass"}
+    source_of(server, jwt).check()
+    signed, _, signature = stub.grants[0]["assertion"].rpartition(".")
+    padded = signature + "=" * (-len(signature) % 4)
+    key.public_key().verify(base64.urlsafe_b64decode(padded), signed.encode(), padding.PKCS1v15(), hashes.SHA512())
+    with pytest.raises(Invalid, match="private key"):
+        source_of(server, {**jwt, "private_key_passphrase": "wrong"}).check()
+
+
+@pytest.mark.parametrize(
+    "credentials",
+    [
+        {"client_id": "a", "client_secret": "PRIVATE"},
+        {"type": "oauth", "client_id": "a", "client_secret": "PRIVATE"},
+        {"type": "jwt", "client_id": "a", "client_secret": "PRIVATE", "enterprise_id": "1"},
+        {"client_secret": "PRIVATE"},
+    ],
+)
+def test_incomplete_credentials_are_invalid(credentials: dict[str, str]) -> None:
+    with pytest.raises(Invalid) as raised:
+        open_source("box", {"credentials": credentials}, source_path="", settings=allow())
+    assert "PRIVATE" not in str(raised.value)
+
+
+@pytest.mark.parametrize("path", ["/Videos", "12a", "../1"])
+def test_a_source_path_is_a_folder_id(path: str) -> None:
+    with pytest.raises(Invalid, match="folder id"):
+        open_source("box", {"credentials": CCG}, source_path=path, settings=allow())
+
+
+def test_a_missing_folder_is_a_wrong_connection(server: Scripted) -> None:
+    source = open_source("box", {"endpoint_url": server.url, "credentials": CCG}, source_path="77", settings=allow(server.host))
+    with pytest.raises(WrongConnection):
+        source.check()
+
+
+Say = Callable[[Asked], Answer]
+
+
+def saying(answer: Answer) -> Say:
+    def say(asked: Asked) -> Answer:
+        return _json({"access_token": "t", "expires_in": 60}) if asked.path == "/oauth2/token" else answer
+
+    return say
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b'{"entries": [{"type": "file"}]}', b"[]"])
+def test_an_answer_that_cannot_be_true_is_a_bad_listing(body: bytes) -> None:
+    with scripted(saying(Answer(body=body))) as server, pytest.raises(BadListing):
+        source_of(server).list_page()
+
+
+def test_a_marker_that_leads_to_itself_and_a_broken_token_are_bad_listings() -> None:
+    with scripted(saying(_json({"entries": [], "next_marker": "same"}))) as server, pytest.raises(BadListing):
+        listing(source_of(server))
+    with scripted(saying(Answer())) as server, pytest.raises(BadListing, match="start the pass again"):
+        source_of(server).list_page(token="rubbish")
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [(Answer(403), AccessDenied), (Answer(404, b"<html>proxy</html>"), ProviderDown), (Answer(500), ProviderDown)],
+)
+def test_errors_are_mapped(answer: Answer, kind: type[Exception]) -> None:
+    with scripted(saying(answer)) as server:
+        source = source_of(server)
+        with pytest.raises(kind):
+            source.head(b"1/a.txt")
+        with pytest.raises(kind), source.open(b"1/a.txt"):
+            pass
+
+
+def test_a_file_replaced_since_the_listing_is_changed(stub: Stub, server: Scripted) -> None:
+    stub.put(b"a.txt", b"one")
+    source = source_of(server)
+    (old,) = listing(source)
+    stub.put(b"a.txt", b"two")
+    with pytest.raises(Changed), source.open(old.key, if_match=old):
+        pass
+
+
+def test_a_file_that_was_just_uploaded_is_waited_for(stub: Stub) -> None:
+    stub.put(b"a.txt", b"one")
+    unready = [2]
+    waits: list[float] = []
+
+    def answer(asked: Asked) -> Answer:
+        if asked.path.endswith("/content") and unready[0]:
+            unready[0] -= 1
+            return Answer(202, b"", {"Retry-After": "2"})
+        return stub.answer(asked)
+
+    with scripted(answer) as server:
+        source = source_of(server, waits=waits)
+        (entry,) = listing(source)
+        with source.open(entry.key, if_match=entry) as stream:
+            assert stream.read() == b"one"
+        assert waits == [2, 2]
+        unready[0] = 100
+        with pytest.raises(ProviderDown, match="not ready"), source.open(entry.key):
+            pass

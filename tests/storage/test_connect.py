@@ -1,0 +1,189 @@
+"""From a provider's name and settings to a source."""
+
+import json
+from typing import Any
+
+import pytest
+
+from mixpeek_dagster import plugins
+from mixpeek_dagster.errors import AccessDenied, Invalid, ProviderDown, UnknownName, WrongConnection
+from mixpeek_dagster.storage import s3_credentials
+from mixpeek_dagster.storage.connect import canonical, open_source, read_config
+from mixpeek_dagster.storage.s3 import S3Source
+from mixpeek_dagster.storage.s3_config import Endpoint, S3Config, endpoint_of
+from tests.storage.scripted import Answer, scripted
+from tests.storage.worlds import allow
+
+KEYS = {"access_key_id": "AKIA", "secret_access_key": "hush"}
+
+
+@pytest.mark.parametrize("name", sorted(plugins.BUILT_IN["providers"]))
+def test_every_built_in_provider_loads_and_validates(name: str) -> None:
+    provider = plugins.load("providers", name)
+    assert provider.Config.model_config["extra"] == "forbid"
+    with pytest.raises(Invalid):
+        read_config(name, {"no_such_setting": 1})
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("S3", "s3"),
+        ("azure", "azure_blob"),
+        ("Azure-Blob", "azure_blob"),
+        ("b2", "backblaze"),
+        ("backblaze_b2", "backblaze"),
+        ("cloudflare_r2", "r2"),
+        ("gs", "gcs"),
+        ("my.package:Source", "my.package:Source"),
+    ],
+)
+def test_providers_have_several_names(written: str, name: str) -> None:
+    assert canonical(written) == name
+
+
+def test_an_unknown_provider_lists_the_known_ones() -> None:
+    with pytest.raises(UnknownName, match="azure_blob"):
+        open_source("dropbox", {}, source_path="", settings=allow())
+
+
+def test_faults_are_named_and_values_are_not() -> None:
+    config = {"region": "not a region!", "bucket": 7, "credentials": {"access_key_id": "A", "secret_access_key": ["PRIVATE"]}}
+    with pytest.raises(Invalid) as raised:
+        open_source("s3", config, source_path="b", settings=allow())
+    faults = {".".join(fault["loc"]) for fault in raised.value.details["errors"]}
+    assert {"region", "bucket"} <= faults
+    assert "PRIVATE" not in str(raised.value) + json.dumps(raised.value.details)
+    assert raised.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "credentials",
+    [
+        {},
+        {"access_key_id": "A"},
+        {"secret_access_key": "S"},
+        {"type": "iam_role", **KEYS},
+        {"role_arn": "not-an-arn"},
+        {"type": "access_key", "role_arn": "arn:aws:iam::123456789012:role/x"},
+        {"anon_key": "a"},
+        {**KEYS, "extra": 1},
+    ],
+    ids=str,
+)
+def test_incomplete_credentials_are_invalid(credentials: dict[str, Any]) -> None:
+    with pytest.raises(Invalid):
+        open_source("s3", {"credentials": credentials}, source_path="b", settings=allow())
+
+
+def test_secrets_are_not_in_the_config_as_text() -> None:
+    config = read_config("s3", {"bucket": "b", "credentials": {"access_key_id": "A", "secret_access_key": "PRIVATE"}})
+    assert "PRIVATE" not in repr(config) + config.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("provider", "config", "url", "region", "path_style"),
+    [
+        ("s3", {}, None, "us-east-1", False),
+        ("s3", {"region": "eu-west-1"}, None, "eu-west-1", False),
+        ("s3", {"endpoint_url": "minio.example:9000", "use_ssl": False}, "http://minio.example:9000", "us-east-1", True),
+        ("s3", {"endpoint_url": "https://s3.eu-1.wasabisys.com/"}, "https://s3.eu-1.wasabisys.com", "eu-1", True),
+        ("r2", {"account_id": "acc1"}, "https://acc1.r2.cloudflarestorage.com", "auto", True),
+        ("wasabi", {"region": "eu-central-2"}, "https://s3.eu-central-2.wasabisys.com", "eu-central-2", True),
+        ("backblaze", {"region": "us-west-004"}, "https://s3.us-west-004.backblazeb2.com", "us-west-004", True),
+        (
+            "backblaze",
+            {"endpoint_url": "s3.us-west-004.backblazeb2.com"},
+            "https://s3.us-west-004.backblazeb2.com",
+            "us-west-004",
+            True,
+        ),
+        ("tigris", {}, "https://fly.storage.tigris.dev", "auto", False),
+        ("tigris", {"endpoint_url": "https://t3.storage.dev"}, "https://t3.storage.dev", "auto", False),
+        ("supabase", {"project_ref": "ref", "region": "eu-1"}, "https://ref.storage.supabase.co/storage/v1/s3", "eu-1", True),
+    ],
+)
+def test_presets_know_their_endpoints(
+    provider: str, config: dict[str, Any], url: str | None, region: str, path_style: bool
+) -> None:
+    found = read_config(provider, {**config, "credentials": KEYS})
+    assert isinstance(found, S3Config)
+    assert endpoint_of(found) == Endpoint(url, region, path_style)
+
+
+def test_backblaze_is_asked_when_the_connection_names_no_region() -> None:
+    found = read_config("backblaze", {"credentials": KEYS})
+    assert isinstance(found, S3Config)
+    assert endpoint_of(found) is None
+
+
+@pytest.mark.parametrize(
+    ("provider", "config", "url"),
+    [
+        ("s3", {"region": "eu-west-1"}, "https://bkt.s3.eu-west-1.amazonaws.com/k%20y"),
+        ("s3", {}, "https://bkt.s3.us-east-1.amazonaws.com/k%20y"),
+        ("tigris", {}, "https://bkt.fly.storage.tigris.dev/k%20y"),
+        ("supabase", {"project_ref": "ref1", "region": "eu-west-1"}, "https://ref1.storage.supabase.co/storage/v1/s3/bkt/k%20y"),
+        ("r2", {"account_id": "acc1"}, "https://acc1.r2.cloudflarestorage.com/bkt/k%20y"),
+    ],
+)
+def test_requests_go_to_the_providers_address_signed(provider: str, config: dict[str, Any], url: str) -> None:
+    source = open_source(provider, {**config, "credentials": KEYS}, source_path="bkt/", settings=allow())
+    assert isinstance(source, S3Source)
+    request = source._signer("GET", "get_object", {"Bucket": "bkt", "Key": "k y"}, {})()
+    assert request.url == url
+    assert request.headers["Authorization"].startswith("AWS4-HMAC-SHA256 Credential=AKIA/")
+
+
+@pytest.mark.parametrize("config", [{}, {"project_ref": "a/b", "region": "x"}, {"project_ref": "ref"}])
+def test_a_preset_needs_what_its_endpoint_is_made_of(config: dict[str, Any]) -> None:
+    with pytest.raises(Invalid):
+        open_source("supabase", {**config, "credentials": KEYS}, source_path="b", settings=allow())
+
+
+def test_supabase_signs_with_the_project_and_its_keys() -> None:
+    credentials = {"type": "session_token", "anon_key": "anon", "service_role_key": "service"}
+    config = {"project_ref": "ref1", "region": "eu-west-1", "credentials": credentials}
+    source = open_source("supabase", config, source_path="b", settings=allow())
+    assert isinstance(source, S3Source)
+    frozen = source._credentials.get_frozen_credentials()
+    assert (frozen.access_key, frozen.secret_key, frozen.token) == ("ref1", "anon", "service")
+
+
+def backblaze(host: str) -> S3Source:
+    credentials = {"type": "application_key", "key_id": "kid", "application_key": "hush"}
+    source = open_source("backblaze", {"credentials": credentials}, source_path="b2://bkt/x", settings=allow(host))
+    assert isinstance(source, S3Source)
+    return source
+
+
+def test_backblaze_tells_its_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {"apiInfo": {"storageApi": {"s3ApiUrl": "https://s3.us-west-004.backblazeb2.com"}}}
+    with scripted(lambda _asked: Answer(body=json.dumps(told).encode())) as server:
+        monkeypatch.setattr(s3_credentials, "BACKBLAZE_AUTHORIZE", server.url)
+        source = backblaze(server.host)
+        assert source._endpoint == Endpoint("https://s3.us-west-004.backblazeb2.com", "us-west-004", path_style=True)
+        assert source._endpoint.region == "us-west-004"
+        assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"), [(Answer(401), AccessDenied), (Answer(418), ProviderDown), (Answer(body=b"{}"), WrongConnection)]
+)
+def test_backblaze_may_refuse(answer: Answer, kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    with scripted(lambda _asked: answer) as server:
+        monkeypatch.setattr(s3_credentials, "BACKBLAZE_AUTHORIZE", server.url)
+        with pytest.raises(kind):
+            backblaze(server.host).list_page()
+
+
+@pytest.mark.parametrize(
+    ("path", "connection"), [("", {}), ("/", {}), ("s3://other/x", {"bucket": "bkt"}), ("b--use1-az4--x-s3/", {})]
+)
+def test_a_place_that_cannot_be_is_invalid(path: str, connection: dict[str, str]) -> None:
+    with pytest.raises(Invalid):
+        open_source("s3", {**connection, "credentials": KEYS}, source_path=path, settings=allow())
+
+
+def test_what_the_api_repeats_is_passed_over() -> None:
+    read_config("s3", {"provider_type": "s3", "bucket": "b", "credentials": KEYS})

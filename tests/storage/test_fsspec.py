@@ -1,0 +1,86 @@
+"""The general source, over fsspec's in-memory filesystem and local files."""
+
+import os
+import uuid
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from mixpeek_dagster.errors import AccessDenied, Invalid, ProviderDown
+from mixpeek_dagster.storage.connect import open_source
+from tests.storage.contract import ProviderContract, World, listing
+from tests.storage.worlds import allow
+
+
+class TestMemory(ProviderContract):
+    impossible = frozenset({"double slash", "parent", "self", "leading slash", "folder marker", "not utf-8"})
+
+    @pytest.fixture
+    def world(self) -> World:
+        filesystem = fsspec.filesystem("memory")
+        top = f"/{uuid.uuid4().hex}"
+        filesystem.makedirs(top)
+        source = open_source(
+            "fsspec+memory", {}, source_path=f"memory:/{top}", settings=allow(fsspec_protocols=frozenset({"memory"}))
+        )
+        return World(
+            source=source,
+            put=lambda key, body: filesystem.pipe_file(f"{top}/{key.decode()}", body),
+            delete=lambda key: filesystem.rm_file(f"{top}/{key.decode()}"),
+        )
+
+
+class TestFilesThroughFsspec(ProviderContract):
+    impossible = frozenset({"double slash", "parent", "self", "leading slash", "folder marker", "not utf-8"})
+
+    @pytest.fixture
+    def world(self, tmp_path: Path) -> World:
+        def put(key: bytes, body: bytes) -> None:
+            path = tmp_path / os.fsdecode(key)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(body)
+
+        source = open_source(
+            "fsspec", {"protocol": "file"}, source_path=str(tmp_path), settings=allow(fsspec_protocols=frozenset({"file"}))
+        )
+        return World(source=source, put=put, delete=lambda key: (tmp_path / os.fsdecode(key)).unlink())
+
+
+def test_protocols_are_closed_until_the_operator_opens_them() -> None:
+    with pytest.raises(Invalid, match="MIXPEEK_FSSPEC_PROTOCOLS"):
+        open_source("fsspec+memory", {}, source_path="memory://x", settings=allow())
+    settings = allow(fsspec_protocols=frozenset({"simplecache"}))
+    with pytest.raises(Invalid, match="chains"):
+        open_source("fsspec+simplecache", {}, source_path="simplecache::file:///etc", settings=settings)
+
+
+def test_a_missing_folder_is_down_and_not_empty() -> None:
+    source = open_source(
+        "fsspec+memory", {}, source_path="memory://nowhere-at-all", settings=allow(fsspec_protocols=frozenset({"memory"}))
+    )
+    with pytest.raises(ProviderDown):
+        listing(source)
+    with pytest.raises(ProviderDown):
+        source.head(b"a.txt")
+
+
+def test_failures_of_the_filesystem_are_translated(monkeypatch: pytest.MonkeyPatch) -> None:
+    filesystem = fsspec.filesystem("memory")
+    filesystem.pipe_file("/translated/a.txt", b"x")
+    settings = allow(fsspec_protocols=frozenset({"memory"}))
+    source = open_source("fsspec+memory", {}, source_path="memory://translated", settings=settings)
+
+    def fail_with(error: Exception) -> None:
+        def fail(*_arguments: object, **_options: object) -> None:
+            raise error
+
+        monkeypatch.setattr(type(filesystem), "ls", fail)
+
+    fail_with(PermissionError("secret"))
+    with pytest.raises(AccessDenied):
+        listing(source)
+    fail_with(RuntimeError("secret"))
+    with pytest.raises(ProviderDown) as raised:
+        listing(source)
+    assert "secret" not in str(raised.value)

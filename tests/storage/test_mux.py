@@ -1,0 +1,166 @@
+"""Mux, against a stub of the calls that we make. It shows that our reading of Mux's documents holds together, not Mux itself."""
+
+import base64
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from mixpeek_dagster.errors import AccessDenied, BadListing, Changed, Invalid, ProviderDown, WrongConnection
+from mixpeek_dagster.storage.connect import open_source
+from mixpeek_dagster.storage.http import Backoff
+from mixpeek_dagster.storage.mux import MuxSource
+from tests.storage.contract import listing
+from tests.storage.scripted import Answer, Asked, Scripted, scripted
+from tests.storage.worlds import allow
+
+CREDENTIALS = {"access_token_id": "id", "access_token_secret": "hush"}
+
+
+def rendition(name: str, body: bytes = b"movie", **changes: Any) -> dict[str, Any]:
+    return {"name": name, "ext": "mp4", "filesize": str(len(body)), "height": 720, "status": "ready", **changes}
+
+
+def asset(asset_id: str, *files: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return {
+        "id": asset_id,
+        "status": "ready",
+        "created_at": "1795000000",
+        "playback_ids": [{"id": f"signed{asset_id}", "policy": "signed"}, {"id": f"play{asset_id}", "policy": "public"}],
+        "static_renditions": {"status": "ready", "files": list(files)},
+        **changes,
+    }
+
+
+class Stub:
+    """An environment of assets, and the files behind their playback ids."""
+
+    def __init__(self) -> None:
+        self.assets: dict[str, dict[str, Any]] = {}
+
+    def add(self, *assets: dict[str, Any]) -> None:
+        self.assets |= {each["id"]: each for each in assets}
+
+    def answer(self, asked: Asked) -> Answer:
+        if asked.path.startswith("/play"):
+            return Answer(body=b"movie")
+        if asked.headers.get("Authorization") != f"Basic {base64.b64encode(b'id:hush').decode()}":
+            return _json({"error": {"type": "unauthorized"}}, 401)
+        found = asked.path.removeprefix("/video/v1/assets").strip("/")
+        if found:
+            known = found in self.assets
+            return _json({"data": self.assets[found]}) if known else _json({"error": {"type": "not_found"}}, 404)
+        start, limit = int(asked.query.get("cursor", 0)), int(asked.query["limit"])
+        assert limit <= 100
+        rest = list(self.assets.values())[start:]
+        return _json({"data": rest[:limit], "next_cursor": str(start + limit) if len(rest) > limit else None})
+
+
+def _json(value: object, status: int = 200) -> Answer:
+    return Answer(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+
+def source_of(server: Scripted, path: str = "mux://", **credentials: str) -> MuxSource:
+    config = {"endpoint_url": server.url, "stream_url": server.url, "credentials": {**CREDENTIALS, **credentials}}
+    source = open_source("mux", config, source_path=path, settings=allow(server.host))
+    assert isinstance(source, MuxSource)
+    source._http.backoff = Backoff(sleep=lambda _s: None)
+    return source
+
+
+@pytest.fixture
+def stub() -> Stub:
+    return Stub()
+
+
+@pytest.fixture
+def server(stub: Stub) -> Iterator[Scripted]:
+    with scripted(stub.answer) as running:
+        yield running
+
+
+def test_ready_assets_with_an_mp4_are_listed_and_others_are_not(stub: Stub, server: Scripted) -> None:
+    stub.add(
+        asset("good", rendition("low.mp4", height=360), rendition("high.mp4", height=1080), rendition("audio.m4a", height=9999)),
+        asset("preparing", rendition("high.mp4"), status="preparing"),
+        asset("bare"),
+        asset("nothing", static_renditions=None),
+        asset("unfinished", rendition("high.mp4", status="preparing")),
+        asset("legacy", {"name": "high.mp4", "filesize": "5"}),
+    )
+    source = source_of(server)
+    source.check()
+    entries = {entry.key: entry for entry in listing(source)}
+    assert sorted(entries) == [b"good.mp4", b"legacy.mp4"]
+    assert entries[b"good.mp4"].etag == "high.mp4-5"
+    assert entries[b"good.mp4"].modified_at == 1795000000
+    assert entries[b"good.mp4"].content_type == "video/mp4"
+    assert source.head(b"good.mp4") == entries[b"good.mp4"]
+    assert source.head(b"bare.mp4") is None
+    with source.open(b"good.mp4", if_match=entries[b"good.mp4"]) as stream:
+        assert stream.read() == b"movie"
+    assert server.asked[-1].path == "/playgood/high.mp4"
+    assert "Authorization" not in server.asked[-1].headers
+
+
+@pytest.mark.parametrize("limit", [1, 7, 100, 1000])
+def test_any_page_size_lists_the_same(stub: Stub, server: Scripted, limit: int) -> None:
+    stub.add(*(asset(f"a{number}", *([rendition("high.mp4")] if number % 2 else [])) for number in range(250)))
+    source = source_of(server)
+    assert len({entry.key for entry in listing(source, limit=limit)}) == 125
+    assert len(source.list_page(limit=limit).entries) <= limit
+
+
+def test_a_better_rendition_is_another_revision(stub: Stub, server: Scripted) -> None:
+    stub.add(asset("a", rendition("low.mp4", height=360)))
+    source = source_of(server)
+    (old,) = listing(source)
+    stub.add(asset("a", rendition("low.mp4", height=360), rendition("high.mp4", height=1080)))
+    (new,) = listing(source)
+    assert new.key == old.key
+    assert new.etag != old.etag
+    with pytest.raises(Changed), source.open(old.key, if_match=old):
+        pass
+
+
+def test_one_asset_can_be_named(stub: Stub, server: Scripted) -> None:
+    stub.add(asset("a1", rendition("high.mp4")), asset("b2", rendition("high.mp4")), asset("bare"))
+    assert [entry.key for entry in listing(source_of(server, "mux://b2"))] == [b"b2.mp4"]
+    assert listing(source_of(server, "mux://bare")) == []
+    with pytest.raises(WrongConnection):
+        listing(source_of(server, "mux://none"))
+    with pytest.raises(Invalid):
+        source_of(server, "mux://a/b")
+
+
+def test_missing_and_private_files(stub: Stub, server: Scripted) -> None:
+    stub.add(asset("private", rendition("high.mp4"), playback_ids=[{"id": "x", "policy": "signed"}]))
+    source = source_of(server)
+    assert source.head(b"none.mp4") is None
+    with pytest.raises(FileNotFoundError), source.open(b"none.mp4"):
+        pass
+    with pytest.raises(AccessDenied, match="public playback id"), source.open(b"private.mp4"):
+        pass
+
+
+def test_a_wrong_token_is_denied_and_not_shown(server: Scripted) -> None:
+    with pytest.raises(AccessDenied) as raised:
+        source_of(server, access_token_secret="very-wrong").check()
+    assert "very-wrong" not in str(raised.value)
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b"[]", b'{"data": [{}]}'])
+def test_an_answer_that_cannot_be_true_is_a_bad_listing(body: bytes) -> None:
+    with scripted(lambda _asked: Answer(body=body)) as server, pytest.raises(BadListing):
+        source_of(server).list_page()
+
+
+def test_a_cursor_that_leads_to_itself_is_a_bad_listing() -> None:
+    with scripted(lambda _asked: _json({"data": [], "next_cursor": "same"})) as server, pytest.raises(BadListing):
+        listing(source_of(server))
+
+
+def test_somebody_elses_404_deletes_nothing() -> None:
+    with scripted(lambda _asked: Answer(404, b"<html>proxy</html>")) as server, pytest.raises(ProviderDown):
+        source_of(server).head(b"a.mp4")

@@ -1,0 +1,238 @@
+"""S3 sources against servers that lie, break off, storm and stall: never a short listing taken for a whole one."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from mixpeek_dagster.errors import (
+    AccessDenied,
+    Archived,
+    BadListing,
+    MixpeekError,
+    ProviderDown,
+    ProviderError,
+    WrongConnection,
+)
+from mixpeek_dagster.storage.connect import open_source
+from mixpeek_dagster.storage.http import Backoff
+from mixpeek_dagster.storage.s3 import S3Source
+from tests.storage.contract import listing
+from tests.storage.scripted import Answer, Asked, Scripted, scripted
+from tests.storage.worlds import allow
+
+KEYS = {"access_key_id": "AKIATEST", "secret_access_key": "do-not-show"}
+
+
+def page_xml(keys: Sequence[str], *, token: str | None = None, truncated: bool | None = None, encoding: str = "url") -> bytes:
+    rows = "".join(
+        f"<Contents><Key>{key}</Key><LastModified>2026-11-21T10:00:00.000Z</LastModified><ETag>&quot;e1&quot;</ETag>"
+        "<Size>3</Size><StorageClass>STANDARD</StorageClass></Contents>"
+        for key in keys
+    )
+    more = truncated if truncated is not None else token is not None
+    next_token = f"<NextContinuationToken>{token}</NextContinuationToken>" if token else ""
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>b</Name>'
+        f"<EncodingType>{encoding}</EncodingType><IsTruncated>{str(more).lower()}</IsTruncated>{next_token}{rows}</ListBucketResult>"
+    ).encode()
+
+
+def error_xml(code: str, extra: str = "") -> bytes:
+    return f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>private detail</Message>{extra}</Error>".encode()
+
+
+def source_of(server: Scripted, waits: list[float] | None = None, path: str = "b") -> S3Source:
+    config = {"endpoint_url": server.url, "credentials": KEYS}
+    source = open_source("s3", config, source_path=path, settings=allow(server.host))
+    assert isinstance(source, S3Source)
+    source._http.backoff = Backoff(sleep=(waits if waits is not None else []).append)
+    return source
+
+
+GOOD = page_xml(["a", "b"])
+
+LIES = {
+    "cut in the middle of an entry": GOOD[:-120],
+    "cut before the end": GOOD[: -len("</ListBucketResult>")],
+    "nothing at all": b"",
+    "a login page": b"<html><body>Please log in</body></html>",
+    "broken html": b"<html><br>Please log in",
+    "json": b'{"ok": true}',
+    "another element": b"<ListAllMyBucketsResult><IsTruncated>false</IsTruncated></ListAllMyBucketsResult>",
+    "an error as a success": error_xml("InternalError"),
+    "no word on the last page": GOOD.replace(b"<IsTruncated>false</IsTruncated>", b""),
+    "a strange word on the last page": GOOD.replace(b"false", b"maybe"),
+    "more to come but no token": page_xml(["a"], truncated=True),
+    "an entry without key": GOOD.replace(b"<Key>a</Key>", b""),
+    "an empty key": GOOD.replace(b"<Key>a</Key>", b"<Key></Key>"),
+    "an entry without size": GOOD.replace(b"<Size>3</Size>", b"", 1),
+    "a size that is no number": GOOD.replace(b"<Size>3</Size>", b"<Size>big</Size>", 1),
+    "a time that is none": GOOD.replace(b"2026-11-21", b"yesterday", 1),
+    "a document type": b'<!DOCTYPE x [<!ENTITY a "aaaa">]>' + GOOD.partition(b"?>")[2],
+}
+
+
+@pytest.mark.parametrize("body", LIES.values(), ids=LIES.keys())
+def test_an_answer_that_cannot_be_true_is_a_bad_listing(body: bytes) -> None:
+    with scripted(lambda _asked: Answer(body=body)) as server, pytest.raises(BadListing, match="s3://b/"):
+        source_of(server).list_page()
+
+
+def test_a_body_shorter_than_announced_is_a_bad_listing() -> None:
+    with scripted(lambda _asked: Answer(body=GOOD, length=len(GOOD) + 10)) as server, pytest.raises(BadListing):
+        source_of(server).list_page()
+
+
+def test_a_listing_that_breaks_off_once_is_asked_for_again() -> None:
+    answers = iter([Answer(body=GOOD[:-50]), Answer(body=GOOD, cut=40), Answer(body=GOOD)])
+    with scripted(lambda _asked: next(answers)) as server:
+        assert [entry.key for entry in source_of(server).list_page().entries] == [b"a", b"b"]
+
+
+def test_a_token_that_leads_to_itself_is_a_bad_listing() -> None:
+    with scripted(lambda _asked: Answer(body=page_xml(["a"], token="same"))) as server, pytest.raises(BadListing, match="circle"):
+        listing(source_of(server))
+
+
+def test_a_server_that_ignores_start_after_is_passed_on_for_the_caller_to_see() -> None:
+    with scripted(lambda _asked: Answer(body=GOOD)) as server:
+        page = source_of(server).list_page(after=b"a")
+        assert server.asked[0].query["start-after"] == "a"
+    assert page.entries[0].key == b"a"
+
+
+def test_keys_outside_of_the_prefix_are_a_bad_listing() -> None:
+    with scripted(lambda _asked: Answer(body=GOOD)) as server, pytest.raises(BadListing, match="outside"):
+        source_of(server, path="b/videos").list_page()
+
+
+@pytest.mark.parametrize(("encoding", "key"), [("url", b"a b%+"), ("", b"a+b%25%2B")])
+def test_keys_are_decoded_only_when_the_server_encoded_them(encoding: str, key: bytes) -> None:
+    with scripted(lambda _asked: Answer(body=page_xml(["a+b%25%2B"], encoding=encoding))) as server:
+        assert source_of(server).list_page().entries[0].key == key
+
+
+def test_an_empty_page_with_a_token_goes_on() -> None:
+    def answer(asked: Asked) -> Answer:
+        return Answer(body=page_xml(["z"]) if "continuation-token" in asked.query else page_xml([], token="next"))
+
+    with scripted(answer) as server:
+        assert [entry.key for entry in listing(source_of(server))] == [b"z"]
+
+
+def test_a_storm_is_waited_out_as_long_as_the_server_asks() -> None:
+    answers = iter([Answer(503, error_xml("SlowDown"), {"Retry-After": "7"}), Answer(500), Answer(body=GOOD)])
+    waits: list[float] = []
+    with scripted(lambda _asked: next(answers)) as server:
+        assert len(source_of(server, waits).list_page().entries) == 2
+    assert waits[0] == 7
+    assert 0 < waits[1] < 2
+
+
+def test_a_storm_without_end_is_down_after_a_few_tries() -> None:
+    waits: list[float] = []
+    with scripted(lambda _asked: Answer(503, error_xml("SlowDown"))) as server:
+        with pytest.raises(ProviderDown, match="SlowDown"):
+            source_of(server, waits).list_page()
+        assert len(server.asked) == 4
+    assert len(waits) == 3
+
+
+def test_a_wait_longer_than_a_tick_is_left_to_the_caller() -> None:
+    waits: list[float] = []
+    with scripted(lambda _asked: Answer(429, b"", {"Retry-After": "3600"})) as server:
+        with pytest.raises(ProviderDown, match="3600 s"):
+            source_of(server, waits).list_page()
+        assert len(server.asked) == 1
+    assert waits == []
+
+
+ERRORS: list[tuple[int, str, type[Exception], str]] = [
+    (403, "InvalidAccessKeyId", AccessDenied, "access_key_id"),
+    (403, "SignatureDoesNotMatch", AccessDenied, "secret_access_key"),
+    (403, "RequestTimeTooSkewed", AccessDenied, "clock"),
+    (400, "ExpiredToken", AccessDenied, "expired"),
+    (403, "AccessDenied", AccessDenied, "s3:ListBucket"),
+    (403, "", AccessDenied, "403"),
+    (404, "NoSuchBucket", WrongConnection, "does not exist"),
+    (301, "PermanentRedirect", WrongConnection, "eu-west-3"),
+    (400, "AuthorizationHeaderMalformed", WrongConnection, "eu-west-3"),
+    (404, "", ProviderDown, "endpoint_url"),
+    (400, "Strange", ProviderError, "400 Strange"),
+    (403, "InvalidObjectState", Archived, "restore"),
+]
+
+
+@pytest.mark.parametrize(("status", "code", "kind", "words"), ERRORS, ids=lambda value: str(value))
+def test_errors_tell_cause_and_remedy_and_no_secret(status: int, code: str, kind: type[MixpeekError], words: str) -> None:
+    body = error_xml(code, "<Region>eu-west-3</Region>") if code else b""
+    with scripted(lambda _asked: Answer(status, body)) as server:
+        source = source_of(server)
+        calls: list[Callable[[], object]] = [
+            source.list_page,
+            lambda: source.head(b"k"),
+            lambda: source.open(b"k").__enter__(),
+        ]
+        for call in calls:
+            with pytest.raises(kind, match=words) as raised:
+                call()
+            assert type(raised.value) is kind
+            assert "do-not-show" not in str(raised.value)
+            assert "private detail" not in str(raised.value)
+
+
+def test_a_404_that_is_not_s3s_own_deletes_nothing() -> None:
+    with scripted(lambda _asked: Answer(404, b"<html>proxy says no</html>")) as server:
+        source = source_of(server)
+        with pytest.raises(ProviderDown):
+            source.head(b"k")
+        with pytest.raises(ProviderDown), source.open(b"k"):
+            pass
+
+
+def test_only_no_such_key_is_gone() -> None:
+    with scripted(lambda _asked: Answer(404, error_xml("NoSuchKey"))) as server:
+        source = source_of(server)
+        assert source.head(b"k") is None
+        with pytest.raises(FileNotFoundError), source.open(b"k"):
+            pass
+
+
+def test_a_download_that_breaks_off_is_down_and_not_short() -> None:
+    with (
+        scripted(lambda _asked: Answer(body=b"x" * 1000, cut=500)) as server,
+        pytest.raises(ProviderDown, match="before its end"),
+        source_of(server).open(b"k") as stream,
+    ):
+        stream.read()
+
+
+def test_a_redirect_is_not_followed() -> None:
+    with scripted(lambda _asked: Answer(307, b"", {"Location": "http://169.254.169.254/latest"})) as server:
+        with pytest.raises(WrongConnection):
+            source_of(server).list_page()
+        assert len(server.asked) == 1
+
+
+def test_keys_are_sent_byte_for_byte() -> None:
+    with scripted(lambda _asked: Answer(body=b"x")) as server:
+        source = source_of(server)
+        for key in (b"a/../b", b"a/./b", b"x//y", b"/lead", b"a b+c%"):
+            with source.open(key) as stream:
+                stream.read()
+        assert [asked.path for asked in server.asked] == ["/b/a/../b", "/b/a/./b", "/b/x//y", "/b//lead", "/b/a%20b%2Bc%25"]
+        assert all(asked.headers["Authorization"].startswith("AWS4-HMAC-SHA256") for asked in server.asked)
+
+
+def test_connections_are_reused_when_answers_are_read_to_their_end() -> None:
+    def answer(asked: Asked) -> Answer:
+        return Answer(body=GOOD if "list-type" in asked.query else b"x" * 100_000)
+
+    with scripted(answer) as server:
+        source = source_of(server)
+        for _ in range(5):
+            source.list_page()
+            source.head(b"a")
+            with source.open(b"a") as stream:
+                stream.read()
+        assert len(server.connections) == 1
