@@ -1,5 +1,6 @@
 """Random records and filters: a few values on purpose in many places, so that filters have something to find."""
 
+import random
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,162 +13,32 @@ COLUMN_NAMES = ("name", "created_at", "size", "ratio", "public")
 
 # fmt: off
 TEXTS = (
-    "",
-    "a",
-    "A",
-    "ab",
-    "Ab",
-    "aB c",
-    "b",
-    "cars",
-    "The CAR is red",
-    "a-b",
-    "red_car",
-    "10",
-    "5",
-    "%",
-    "_",
-    "a%b",
-    "[",
-    "[1]",
-    "{",
-    "\\",
-    "'",
-    '"',
-    "\x01",
-    "\x02",
-    "\x03t",
-    "\x04",
-    "\x7f",
-    "\x80",
-    "\n",
-    "a\nb",
-    "a ",
-    " a",
-    "true",
-    "null",
-    "é",
-    "É",
-    "café",
-    "CAFÉ",
-    "cafè",
-    "Straße",
-    "STRASSE",
-    "ß",
-    "ẞ",
-    "İ",
-    "i̇",
-    "ı",
-    "\u212a",
-    "k",
-    "ſ",
-    "s",
-    "Σ",
-    "σ",
-    "ς",
-    "ΟΔΟΣ",
-    "οδος",
-    "Москва",
-    "МОСКВА",
-    "ǅ",
-    "ǆ",
-    "Ａ",
-    "ａ",
-    "東京",
-    "東京都",
-    "😀",
-    "a😀",
-    "\U0010ffff",
-    "\ud7ff",
-    "\ue000",
-    "x" * 255,
-    "x" * 256,
-    "X" * 257,
-    "x" * 300 + "y",
-    "é" * 260,
+    "", "a", "A", "ab", "Ab", "aB c", "b", "cars", "The CAR is red", "a-b", "red_car", "10", "5", "%", "_", "a%b", "[", "[1]",
+    "{", "\\", "'", '"', "\x01", "\x02", "\x03t", "\x04", "\x7f", "\x80", "\n", "a\nb", "a ", " a", "true", "null", "é", "É",
+    "café", "CAFÉ", "cafè", "Straße", "STRASSE", "ß", "ẞ", "İ", "i̇", "ı", "\u212a", "k", "ſ", "s", "Σ", "σ", "ς", "ΟΔΟΣ",
+    "οδος", "Москва", "МОСКВА", "ǅ", "ǆ", "Ａ", "ａ", "東京", "東京都", "😀", "a😀", "\U0010ffff", "\ud7ff", "\ue000", "x" * 255,
+    "x" * 256, "X" * 257, "x" * 300 + "y", "é" * 260,
 )
 DATES = (
-    "2026-01-01",
-    "2026-01-01T00:00:00Z",
-    "2026-01-01T00:00:00+00:00",
-    "2026-01-01 00:00",
-    "2025-12-31T23:30:00-00:30",
-    "2024-02-29",
-    "2023-02-29",
-    "2026-01-01T01:00:00.5+01:00",
-    "2026-01-01t00:00:00.500000z",
-    "2026-01-01T00:00:00.4999999Z",
-    "0001-01-01",
-    "0000-01-01",
-    "9999-12-31T23:59:59.999999-23:59",
-    "2026-01-01T24:00:00Z",
-    "2026-13-01",
-    "2026-01-01\n",
-    "2026-01-02T01:00+0530",
-    "2026-01-01T05+01",
-    "2025-12-31T20:00:00-12",
-    "2026-01-01T00:00:60Z",
-    "2026-01-01T10:20:30.123456789-0130",
-    "1969-12-31T23:59:59.999999Z",
+    "2026-01-01", "2026-01-01T00:00:00Z", "2026-01-01T00:00:00+00:00", "2026-01-01 00:00", "2025-12-31T23:30:00-00:30",
+    "2024-02-29", "2023-02-29", "2026-01-01T01:00:00.5+01:00", "2026-01-01t00:00:00.500000z", "2026-01-01T00:00:00.4999999Z",
+    "0001-01-01", "0000-01-01", "9999-12-31T23:59:59.999999-23:59", "2026-01-01T24:00:00Z", "2026-13-01", "2026-01-01\n",
+    "2026-01-02T01:00+0530", "2026-01-01T05+01", "2025-12-31T20:00:00-12", "2026-01-01T00:00:60Z",
+    "2026-01-01T10:20:30.123456789-0130", "1969-12-31T23:59:59.999999Z",
 )
 NUMBERS = (
-    0,
-    1,
-    -1,
-    2,
-    5,
-    10,
-    0.0,
-    -0.0,
-    1.0,
-    0.1,
-    0.5,
-    -2.5,
-    1e-9,
-    1e15,
-    2**53 - 1,
-    2**53,
-    2**53 + 1,
-    2**63 - 1,
-    -(2**63),
-    1e300,
+    0, 1, -1, 2, 5, 10, 0.0, -0.0, 1.0, 0.1, 0.5, -2.5, 1e-9, 1e15, 2**53 - 1, 2**53, 2**53 + 1, 2**63 - 1, -(2**63), 1e300,
     5e-324,
 )
 FIELDS = (
-    "a",
-    "b",
-    "a.b",
-    "a.b.c",
-    "tags",
-    "tags.b",
-    "when",
-    "place",
-    "a.place",
-    "deep.x.y",
-    "ünï",
-    "sp ace",
-    "it's",
-    "0",
-    "tags.0",
-    "%s",
-    ":x",
+    "a", "b", "a.b", "a.b.c", "tags", "tags.b", "when", "place", "a.place", "deep.x.y", "ünï", "sp ace", "it's", "0",
+    "tags.0", "%s", ":x",
 )
 # fmt: on
 
 # fmt: off
 FEW_TEXTS = (
-    "a",
-    "A",
-    "ab",
-    "Ab",
-    "é",
-    "É",
-    "The CAR is red",
-    "red cars",
-    "ΟΔΟΣ",
-    "οδος",
-    "2026-01-01",
-    "2026-01-01T01:00:00+01:00",
+    "a", "A", "ab", "Ab", "é", "É", "The CAR is red", "red cars", "ΟΔΟΣ", "οδος", "2026-01-01", "2026-01-01T01:00:00+01:00",
     "2026-02-01",
 )
 # fmt: on
@@ -211,44 +82,11 @@ wanted_texts = parts | parts | texts | st.text(st.sampled_from("aAbcCrRsé"), mi
 good_points = st.fixed_dictionaries({"lat": st.floats(-90, 90) | st.sampled_from((0, 45, 90)), "lon": st.floats(-180, 180)})
 # fmt: off
 REGEXES = (
-    *(
-        "a",
-        "^a",
-        "a$",
-        "A.b",
-        "[a-c]+",
-        "[^a]",
-        r"\bcar",
-        r"car\b",
-        r"\Bb",
-        r"\d+",
-        r"\w\s",
-        r"\W",
-        "(a|b)*c",
-        "(a+)+$",
-        "^$",
-        "x{255}",
-        "É",
-    ),
-    *(
-        "[À-ÿ]",
-        "σ",
-        "c(a|é)?f",
-        ".",
-        "^.{2,3}$",
-        r"\.",
-        r"\u00e9",
-        "a|",
-        "(?:ab){2}",
-        "[a-zß]+$",
-        r"[\]\-\\]",
-        "k",
-        "ſ",
-        "😀",
-        r"\S+\D",
-        "[^\n]$",
-    ),
+    *( "a", "^a", "a$", "A.b", "[a-c]+", "[^a]", r"\bcar", r"car\b", r"\Bb", r"\d+", r"\w\s", r"\W", "(a|b)*c", "(a+)+$",
+    "^$", "x{255}", "É", ), *( "[À-ÿ]", "σ", "c(a|é)?f", ".", "^.{2,3}$", r"\.", r"\u00e9", "a|", "(?:ab){2}", "[a-zß]+$",
+    r"[\]\-\\]", "k", "ſ", "😀", r"\S+\D", "[^\n]$", ),
 )
+# fmt: on
 regexes = st.sampled_from(REGEXES) | st.text(st.sampled_from("abAé.*+?()|[]^$\\bdwB1{},"), max_size=8)
 
 
@@ -358,3 +196,63 @@ def record_of(row: dict[str, Any]) -> dict[str, Any]:
         **{key: value for key, value in row["payload"].items() if key not in COLUMN_NAMES},
         **{k: v for k, v in row.items() if k in COLUMN_NAMES},
     }
+
+
+# A fixed world: what random records and filters would meet too rarely.
+
+PLACES = [{"lat": lat, "lon": lon} for lat in (0, 1e-9, 44.4, 44.6, 90) for lon in (-180, -0.4, 0, 0.4, 180)]
+
+
+def corpus() -> list[Any]:
+    others = [
+        True,
+        False,
+        None,
+        [],
+        {},
+        {"x": "a"},
+        [None],
+        [["a"]],
+        [{"f": "a"}],
+        ["a", 1, True],
+        *PLACES,
+        {"lat": "1", "lon": 1},
+    ]
+    return [*TEXTS, *DATES, *NUMBERS, *others]
+
+
+def placed(value: Any) -> dict[str, Any]:
+    return {"f": value, "l": ["other", value], "o": {"f": value}, "a": [{"g": 1}, {"f": value}], "m": [{"f": [value]}, {"f": 7}]}
+
+
+def questions(number: int) -> list[dict[str, Any]]:
+    """Filters of one condition: every operator with up to `number` values of every kind, the same ones in each run."""
+    dice = random.Random(2026)
+    texts = [*TEXTS, *DATES]
+    scalars = [*texts, *NUMBERS, True, False, None]
+    corner, across = {"lat": 44.5, "lon": -0.5}, {"lat": -1, "lon": 0.5}
+    ring = {"points": [{"lat": 44.5, "lon": -1}, {"lat": 44.5, "lon": 1}, {"lat": 44.7, "lon": 0}]}
+    values: dict[str, list[Any]] = {
+        "eq": scalars,
+        "ne": scalars,
+        **{operator: [*texts, *NUMBERS] for operator in ("gt", "gte", "lt", "lte")},
+        **{operator: [dice.sample(scalars, size) for size in (0, 1, 2, 3, 5, 30) * 10] for operator in ("in", "nin")},
+        "contains": [*texts, *NUMBERS, True, False],
+        **{operator: [*texts, *(text[:1] for text in texts)] for operator in ("starts_with", "ends_with", "text")},
+        **{
+            operator: ["car", "the car", "a", "red", "é", "straße", "東京", "x", "10", "οδος", "is cars"]
+            for operator in ("phrase", "words")
+        },
+        "regex": list(REGEXES),
+        "exists": [True, False] * 10,
+        "is_null": [True, False] * 10,
+        "geo_radius": [{"center": corner, "radius": radius} for radius in (0, 5_000, 12_000, 80_000, 2e7)],
+        "geo_bounding_box": [{"top_left": a, "bottom_right": b} for a, b in ((corner, across), ({**corner, "lon": 179}, across))],
+        "geo_polygon": [{"exterior": ring}, {"exterior": ring, "interiors": [ring]}],
+    }
+    asked = []
+    for operator, some in values.items():
+        for value in dice.sample(some, min(len(some), number)):
+            for field in dice.sample(("f", "l", "o.f", "a.f", "m.f"), 2 if len(some) > 20 else 5):
+                asked.append({"field": field, "operator": operator, "value": value, "case_sensitive": dice.random() < 0.4})
+    return asked
