@@ -54,6 +54,13 @@ class Settings:
         ambient_credentials: a sync without credentials of its own may use this machine's (`MIXPEEK_AMBIENT_CREDENTIALS`, 1 or 0).
         fsspec_protocols: protocols that a sync may use through fsspec, which checks no addresses and may use this machine's
             credentials (`MIXPEEK_FSSPEC_PROTOCOLS`, commas; default none).
+        api_port: port of the REST API (`API_PORT`).
+        api_key: a key that is valid from the first start, beside those in the catalog (`MIXPEEK_API_KEY`).
+        public_url: how clients reach the REST API, for the upload and download URLs it hands out (`MIXPEEK_PUBLIC_URL`,
+            default as the request came).
+        rate_limit_per_minute: requests that one API key may send; 0 is no limit (`MIXPEEK_RATE_LIMIT_PER_MINUTE`).
+        max_body_bytes: largest body of a request (`MIXPEEK_MAX_BODY_BYTES`).
+        max_upload_bytes: largest uploaded file (`MIXPEEK_MAX_UPLOAD_BYTES`).
         secret_key: Fernet keys that encrypt stored credentials (`MIXPEEK_SECRET_KEY`, commas; default a 0600 file in `home`).
     """
 
@@ -71,6 +78,12 @@ class Settings:
     local_roots: tuple[Path, ...] = ()
     ambient_credentials: bool = False
     fsspec_protocols: frozenset[str] = frozenset()
+    api_port: int = 8000
+    api_key: str | None = field(default=None, repr=False)
+    public_url: str | None = None
+    rate_limit_per_minute: int = 60_000
+    max_body_bytes: int = 32 * 1024**2
+    max_upload_bytes: int = 5 * 1024**3
     secret_key: str | None = field(default=None, repr=False)
 
     @classmethod
@@ -95,5 +108,11 @@ class Settings:
             local_roots=tuple(Path(root).expanduser().resolve() for root in roots if root),
             ambient_credentials=environ.get("MIXPEEK_AMBIENT_CREDENTIALS", "").lower() in ("1", "true", "yes"),
             fsspec_protocols=frozenset(name.strip() for name in protocols if name.strip()),
+            api_port=int(environ.get("API_PORT") or 8000),
+            api_key=environ.get("MIXPEEK_API_KEY") or None,
+            public_url=(environ.get("MIXPEEK_PUBLIC_URL") or "").rstrip("/") or None,
+            rate_limit_per_minute=int(environ.get("MIXPEEK_RATE_LIMIT_PER_MINUTE", "").strip() or 60_000),
+            max_body_bytes=int(environ.get("MIXPEEK_MAX_BODY_BYTES") or 32 * 1024**2),
+            max_upload_bytes=int(environ.get("MIXPEEK_MAX_UPLOAD_BYTES") or 5 * 1024**3),
             secret_key=environ.get("MIXPEEK_SECRET_KEY") or None,
         )

@@ -6,7 +6,7 @@ from sqlalchemy import Connection as Database
 from sqlalchemy import Row, delete, func, select, update
 
 from mixpeek_dagster.catalog import tables
-from mixpeek_dagster.catalog.rows import find, insert_unique, page
+from mixpeek_dagster.catalog.rows import find, insert_unique, page, update_unique
 from mixpeek_dagster.errors import NotFound
 from mixpeek_dagster.models.buckets import Bucket
 from mixpeek_dagster.models.ids import BucketId, NamespaceId
@@ -19,8 +19,7 @@ class BucketRecords:
         self._connection = connection
 
     def add(self, bucket: Bucket) -> None:
-        taken = f"Bucket name {bucket.bucket_name!r} is taken in this namespace; choose another."
-        insert_unique(self._connection, _table, _row(bucket), taken=taken)
+        insert_unique(self._connection, _table, _row(bucket), taken=_taken(bucket))
 
     def get(self, identifier: str, *, namespace_id: NamespaceId) -> Bucket:
         """By id or name inside a namespace.
@@ -47,9 +46,10 @@ class BucketRecords:
         return [_value(row) for row in rows], total
 
     def put(self, bucket: Bucket) -> None:
-        """Replace what a user may change; the running totals are left to `count`."""
+        """Replace what a user may change; the running totals are left to `count`. Raises AlreadyExists for a taken name."""
         values = {key: value for key, value in _row(bucket).items() if key not in ("object_count", "total_size_bytes")}
-        self._connection.execute(update(_table).where(_table.c.bucket_id == bucket.bucket_id).values(values))
+        changed = update(_table).where(_table.c.bucket_id == bucket.bucket_id).values(values)
+        update_unique(self._connection, changed, taken=_taken(bucket))
 
     def count(self, bucket_id: BucketId, *, objects: int, size_bytes: int) -> None:
         """Add to the running totals."""
@@ -60,8 +60,34 @@ class BucketRecords:
                 .values(object_count=_table.c.object_count + objects, total_size_bytes=_table.c.total_size_bytes + size_bytes)
             )
 
+    def stats(self, bucket_id: BucketId) -> dict[str, Any]:
+        """What is counted when one bucket is read: its objects' sizes, failed objects, last upload, batches by how they are."""
+        objects, batches, uploads = tables.objects.c, tables.batches.c, tables.uploads.c
+        largest, smallest = self._connection.execute(
+            select(func.max(objects.size_bytes), func.min(objects.size_bytes)).where(objects.bucket_id == bucket_id)
+        ).one()
+        failed = select(func.count()).where(objects.bucket_id == bucket_id, objects.status == "FAILED")
+        last_upload = select(func.max(uploads.created_at)).where(uploads.bucket_id == bucket_id)
+        by_status = select(batches.status, func.count()).where(batches.bucket_id == bucket_id).group_by(batches.status)
+        counts = {status: int(count) for status, count in self._connection.execute(by_status)}
+        return {
+            "storage": {"max_size_bytes": largest or 0, "min_size_bytes": smallest or 0},
+            "failed_object_count": self._connection.execute(failed).scalar_one(),
+            "last_upload_at": self._connection.execute(last_upload).scalar(),
+            "batch_stats": {
+                "total": sum(counts.values()),
+                "active": counts.get("QUEUED", 0) + counts.get("PROCESSING", 0),
+                "completed": counts.get("COMPLETED", 0),
+                "failed": counts.get("FAILED", 0),
+            },
+        }
+
     def remove(self, bucket_id: BucketId) -> None:
         self._connection.execute(delete(_table).where(_table.c.bucket_id == bucket_id))
+
+
+def _taken(bucket: Bucket) -> str:
+    return f"Bucket name {bucket.bucket_name!r} is taken in this namespace; choose another."
 
 
 def _row(bucket: Bucket) -> dict[str, Any]:

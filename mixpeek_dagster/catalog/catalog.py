@@ -19,11 +19,15 @@ from mixpeek_dagster.catalog.buckets import BucketRecords
 from mixpeek_dagster.catalog.collections import CollectionRecords
 from mixpeek_dagster.catalog.documents import DocumentRecords
 from mixpeek_dagster.catalog.events import EventRecords
+from mixpeek_dagster.catalog.keys import KeyRecords
+from mixpeek_dagster.catalog.listing import ListingRecords
 from mixpeek_dagster.catalog.migrations import bring_up_to_date
 from mixpeek_dagster.catalog.namespaces import NamespaceRecords
 from mixpeek_dagster.catalog.objects import ObjectRecords
 from mixpeek_dagster.catalog.queries import register_functions
 from mixpeek_dagster.catalog.syncs import SyncRecords
+from mixpeek_dagster.catalog.tasks import TaskRecords
+from mixpeek_dagster.catalog.uploads import UploadRecords
 from mixpeek_dagster.errors import CatalogError
 
 SQLITE_PRAGMAS = (
@@ -71,8 +75,24 @@ class Records:
         return DocumentRecords(self.connection)
 
     @cached_property
+    def listing(self) -> ListingRecords:
+        return ListingRecords(self.connection)
+
+    @cached_property
     def events(self) -> EventRecords:
         return EventRecords(self.connection)
+
+    @cached_property
+    def keys(self) -> KeyRecords:
+        return KeyRecords(self.connection)
+
+    @cached_property
+    def tasks(self) -> TaskRecords:
+        return TaskRecords(self.connection)
+
+    @cached_property
+    def uploads(self) -> UploadRecords:
+        return UploadRecords(self.connection)
 
 
 class Catalog:

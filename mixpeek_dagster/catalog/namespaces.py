@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, func, select, update
 
 from mixpeek_dagster.catalog import tables
-from mixpeek_dagster.catalog.rows import find, insert_unique, page
+from mixpeek_dagster.catalog.rows import find, insert_unique, page, update_unique
 from mixpeek_dagster.errors import NotFound
 from mixpeek_dagster.models.ids import NamespaceId
 from mixpeek_dagster.models.namespaces import Namespace
@@ -18,8 +18,7 @@ class NamespaceRecords:
         self._connection = connection
 
     def add(self, namespace: Namespace) -> None:
-        taken = f"Namespace name {namespace.namespace_name!r} is taken; choose another, or use the existing namespace."
-        insert_unique(self._connection, _table, _row(namespace), taken=taken)
+        insert_unique(self._connection, _table, _row(namespace), taken=_taken(namespace))
 
     def get(self, identifier: str) -> Namespace:
         """By id or name.
@@ -45,7 +44,9 @@ class NamespaceRecords:
         return [_value(row) for row in rows], total
 
     def put(self, namespace: Namespace) -> None:
-        self._connection.execute(update(_table).where(_table.c.namespace_id == namespace.namespace_id).values(_row(namespace)))
+        """Replace what a user may change. Raises AlreadyExists for a name that another namespace has."""
+        changed = update(_table).where(_table.c.namespace_id == namespace.namespace_id).values(_row(namespace))
+        update_unique(self._connection, changed, taken=_taken(namespace))
 
     def counts(self, namespace_id: NamespaceId) -> dict[str, int]:
         """How many buckets, objects, collections and documents the namespace holds, from the running totals."""
@@ -67,6 +68,10 @@ class NamespaceRecords:
 
     def remove(self, namespace_id: NamespaceId) -> None:
         self._connection.execute(delete(_table).where(_table.c.namespace_id == namespace_id))
+
+
+def _taken(namespace: Namespace) -> str:
+    return f"Namespace name {namespace.namespace_name!r} is taken; choose another, or use the existing namespace."
 
 
 def _row(namespace: Namespace) -> dict[str, Any]:

@@ -3,15 +3,18 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, Text, bindparam, cast, delete, func, insert, literal, or_, select, tuple_, update
 
 from mixpeek_dagster.catalog import tables
-from mixpeek_dagster.catalog.rows import chunks
+from mixpeek_dagster.catalog.lists import Listing, ordering, predicate
+from mixpeek_dagster.catalog.rows import chunks, insert_unique
 from mixpeek_dagster.errors import NotFound
 from mixpeek_dagster.models.ids import BucketId, NamespaceId, ObjectId
 from mixpeek_dagster.models.objects import ObjectStatus, StoredObject
 
-_table = tables.objects
+_table, _keys = tables.objects, tables.object_keys
+_COLUMNS = ("object_id", "bucket_id", "namespace_id", "key_prefix", "sync_id", "status", "error", "size_bytes", "revision")
+_FIELDS = {name: _table.c[name] for name in (*_COLUMNS, "created_at", "updated_at")}
 
 
 class ObjectRecords:
@@ -65,6 +68,38 @@ class ObjectRecords:
             select(_table).where(_table.c.bucket_id == bucket_id, _table.c.unique_value == unique_value)
         ).first()
         return None if row is None else _value(row)
+
+    def by_key(self, bucket_id: BucketId, key: str) -> StoredObject | None:
+        """The object that a client's idempotency key made."""
+        made = select(_keys.c.object_id).where(_keys.c.bucket_id == bucket_id, _keys.c.key == key)
+        row = self._connection.execute(select(_table).where(_table.c.object_id.in_(made))).first()
+        return None if row is None else _value(row)
+
+    def remember_key(self, bucket_id: BucketId, key: str, object_id: ObjectId, *, now: str) -> None:
+        """Raises AlreadyExists when another request used the key at the same moment."""
+        row = {"bucket_id": bucket_id, "key": key, "object_id": object_id, "created_at": now}
+        insert_unique(
+            self._connection, _keys, row, taken="Another request used the same idempotency key at the same moment; repeat it."
+        )
+
+    def page(self, bucket_id: BucketId, listing: Listing) -> tuple[list[StoredObject], int]:
+        """One page, newest first unless sorted, and how many match."""
+        dialect = self._connection.dialect.name
+        where = [_table.c.bucket_id == bucket_id]
+        if not listing.filter.is_empty:
+            where.append(predicate(listing.filter, columns=_FIELDS, payload=_table.c.fields, dialect=dialect))
+        if listing.search:
+            term = listing.search.lower()
+            texts = (_table.c.key_prefix, cast(_table.c.fields, Text), cast(_table.c.blobs, Text))
+            where.append(or_(*(func.lower(text).contains(term, autoescape=True) for text in texts)))
+        total = self._connection.execute(select(func.count()).select_from(_table).where(*where)).scalar_one()
+        query = select(_table).where(*where)
+        if listing.after is not None:
+            query = query.where(tuple_(_table.c.created_at, _table.c.object_id) < tuple_(*map(literal, listing.after)))
+        order = ordering(listing.sort, columns=_FIELDS, payload=_table.c.fields, dialect=dialect)
+        query = query.order_by(*order, _table.c.created_at.desc(), _table.c.object_id.desc())
+        rows = self._connection.execute(query.limit(listing.limit).offset(listing.offset))
+        return [_value(row) for row in rows], total
 
     def ids_in_bucket(self, bucket_id: BucketId, *, limit: int | None = None) -> list[ObjectId]:
         query = (

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Column, ColumnElement, Connection, Row, Select, Table, func, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, Row, Select, Table, Update, func, or_, select
 from sqlalchemy.exc import IntegrityError
 
 from mixpeek_dagster.errors import AlreadyExists
@@ -34,6 +34,21 @@ def insert_unique(connection: Connection, table: Table, values: Mapping[str, Any
     try:
         with connection.begin_nested():
             connection.execute(table.insert(), values)
+    except IntegrityError as error:
+        if "unique" in str(error.orig).lower():
+            raise AlreadyExists(taken) from error
+        raise
+
+
+def update_unique(connection: Connection, statement: Update, *, taken: str) -> None:
+    """Run an update.
+
+    Raises:
+        AlreadyExists: with the message `taken`, when it would repeat a value of a unique column.
+    """
+    try:
+        with connection.begin_nested():
+            connection.execute(statement)
     except IntegrityError as error:
         if "unique" in str(error.orig).lower():
             raise AlreadyExists(taken) from error

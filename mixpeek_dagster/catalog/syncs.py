@@ -11,12 +11,13 @@ from sqlalchemy import Connection as Database
 from sqlalchemy import Row, and_, case, delete, func, insert, or_, select, update
 
 from mixpeek_dagster.catalog import tables
-from mixpeek_dagster.catalog.rows import chunks, find, insert_unique, page
+from mixpeek_dagster.catalog.rows import chunks, find, insert_unique, page, update_unique
 from mixpeek_dagster.errors import NotFound, Transient
 from mixpeek_dagster.models.ids import BucketId, ConnectionId, NamespaceId, SyncId, SyncJobId
 from mixpeek_dagster.models.syncs import Connection, Counters, Sync, SyncStatus
 
 _syncs, _keys, _jobs, _connections = tables.syncs, tables.source_keys, tables.sync_jobs, tables.connections
+_dead_letters = tables.dead_letters
 
 
 class KeyState(IntEnum):
@@ -71,14 +72,27 @@ class SyncRecords:
         row = find(self._connection, _connections, identifier, id="connection_id", name="name")
         if row is None:
             raise NotFound(f"No connection {identifier!r}.")
-        fields = dict(row._mapping)
-        secrets = fields.pop("secrets")
-        return Connection(config=fields.pop("body"), **fields), secrets
+        return _connection(row), row.secrets
 
     def set_connection(self, connection_id: ConnectionId, *, body: dict[str, Any], secrets: str | None, now: str) -> None:
         """Replace how a provider is reached."""
         changed = {"body": body, "secrets": secrets, "updated_at": now}
         self._connection.execute(update(_connections).where(_connections.c.connection_id == connection_id).values(changed))
+
+    def connections(self) -> list[Connection]:
+        """Every connection that somebody named, oldest first; those given inline with a sync belong to it."""
+        named = _connections.c.name != _connections.c.connection_id
+        query = select(_connections).where(named).order_by(_connections.c.created_at, _connections.c.connection_id)
+        return [_connection(row) for row in self._connection.execute(query)]
+
+    def put_connection(self, connection: Connection, *, body: dict[str, Any], secrets: str | None) -> None:
+        """Replace a connection. Raises AlreadyExists for a taken name."""
+        row = connection.model_dump(exclude={"config", "created_at"}) | {"body": body, "secrets": secrets}
+        changed = update(_connections).where(_connections.c.connection_id == connection.connection_id).values(row)
+        update_unique(self._connection, changed, taken=f"Connection name {connection.name!r} is taken; choose another.")
+
+    def remove_connection(self, connection_id: ConnectionId) -> None:
+        self._connection.execute(delete(_connections).where(_connections.c.connection_id == connection_id))
 
     # Syncs
 
@@ -154,27 +168,78 @@ class SyncRecords:
         self._connection.execute(delete(_keys).where(_keys.c.sync_id == sync_id))
         self._connection.execute(delete(_syncs).where(_syncs.c.sync_id == sync_id))
 
+    def remove_of_bucket(self, bucket_id: BucketId) -> None:
+        """Delete a bucket's syncs, with the connections that were made for them alone."""
+        for sync in self.all(bucket_id):
+            self.remove(sync.sync_id)
+            self.remove_unnamed_connection(sync.connection_id)
+
+    def remove_unnamed_connection(self, connection_id: str) -> None:
+        """Delete a connection that was given inline with a sync, and so has no name of its own, once no sync uses it."""
+        used = select(_syncs.c.sync_id).where(_syncs.c.connection_id == connection_id).exists()
+        unnamed = and_(_connections.c.connection_id == connection_id, _connections.c.name == connection_id)
+        self._connection.execute(delete(_connections).where(unnamed, ~used))
+
     # Passes
 
-    def add_job(self, job_id: SyncJobId, sync_id: SyncId, *, trigger: str, now: str) -> None:
-        row = {
-            "sync_job_id": job_id,
-            "sync_id": sync_id,
-            "status": "running",
-            "trigger": trigger,
-            "counters": {},
-            "started_at": now,
-        }
-        self._connection.execute(insert(_jobs), row | {"updated_at": now})
+    def add_job(self, job_id: SyncJobId, sync_id: SyncId, *, trigger: str, now: str, queued: bool = False) -> None:
+        """A pass that starts now or, `queued`, when its turn comes: such a job has no `started_at`."""
+        row = {"sync_job_id": job_id, "sync_id": sync_id, "status": "running", "trigger": trigger, "counters": {}}
+        self._connection.execute(insert(_jobs), row | {"started_at": None if queued else now, "updated_at": now})
+
+    def queued_job(self, sync_id: SyncId) -> SyncJobId | None:
+        """The job that waits for its pass, if one was asked for."""
+        waiting = (_jobs.c.sync_id == sync_id, _jobs.c.started_at.is_(None), _jobs.c.status == "running")
+        row = self._connection.execute(select(_jobs.c.sync_job_id).where(*waiting)).first()
+        return SyncJobId(row[0]) if row else None
+
+    def start_job(self, job_id: SyncJobId, *, now: str) -> None:
+        started = update(_jobs).where(_jobs.c.sync_job_id == job_id).values(started_at=now, updated_at=now)
+        self._connection.execute(started)
 
     def save_job(self, job_id: SyncJobId, *, status: str, counters: Counters, now: str, error: str | None = None) -> None:
         done = {"completed_at": now} if status != "running" else {}
         values = {"status": status, "counters": counters.model_dump(), "updated_at": now, "error": error, **done}
         self._connection.execute(update(_jobs).where(_jobs.c.sync_job_id == job_id).values(values))
 
-    def jobs(self, sync_id: SyncId, *, limit: int = 100, offset: int = 0) -> tuple[Sequence[Row[Any]], int]:
+    def jobs(
+        self, sync_id: SyncId, *, status: str | None = None, limit: int = 100, offset: int = 0
+    ) -> tuple[Sequence[Row[Any]], int]:
+        """Passes, newest first."""
         query = select(_jobs).where(_jobs.c.sync_id == sync_id)
-        return page(self._connection, query, order=[_jobs.c.started_at.desc()], limit=limit, offset=offset)
+        if status is not None:
+            query = query.where(_jobs.c.status == status)
+        order = [_jobs.c.started_at.desc().nulls_first(), _jobs.c.sync_job_id]
+        return page(self._connection, query, order=order, limit=limit, offset=offset)
+
+    def job(self, sync_id: SyncId, job_id: str) -> Row[Any]:
+        """Raises NotFound when the sync has no such pass."""
+        row = self._connection.execute(select(_jobs).where(_jobs.c.sync_id == sync_id, _jobs.c.sync_job_id == job_id)).first()
+        if row is None:
+            raise NotFound(f"No job {job_id!r} of sync {sync_id}.")
+        return row
+
+    # Dead letters: keys that cannot become objects as they are
+
+    def dead_letters(
+        self, sync_id: SyncId, states: Sequence[KeyState], *, limit: int = 1000, offset: int = 0
+    ) -> tuple[list[SourceKey], int]:
+        """Keys with an error that nobody has given up on, in byte order, and how many there are."""
+        query = select(_keys).where(*_dead(sync_id, states))
+        rows, total = page(self._connection, query, order=[_keys.c.key], limit=limit, offset=offset)
+        return [_key(row) for row in rows], total
+
+    def requeue(self, sync_id: SyncId, states: Sequence[KeyState]) -> int:
+        """Make the next pass take dead letters for changed files; how many."""
+        fresh = update(_keys).where(*_dead(sync_id, states)).values(etag="requeued", state=int(KeyState.LIVE), error=None)
+        return self._connection.execute(fresh).rowcount
+
+    def give_up(self, sync_id: SyncId, states: Sequence[KeyState], *, reason: str, now: str) -> int:
+        """Show these dead letters no more; how many."""
+        rows = [{"sync_id": sync_id, "key": key.key} for key in self.dead_letters(sync_id, states, limit=1_000_000)[0]]
+        if rows:
+            self._connection.execute(insert(_dead_letters), [{**row, "reason": reason, "created_at": now} for row in rows])
+        return len(rows)
 
     # Registered keys
 
@@ -274,11 +339,23 @@ _BEFORE_MISSING = case(
 )
 
 
+def _dead(sync_id: SyncId, states: Sequence[KeyState]) -> list[Any]:
+    given_up = select(_dead_letters.c.key).where(_dead_letters.c.sync_id == _keys.c.sync_id, _dead_letters.c.key == _keys.c.key)
+    wanted = [int(state) for state in states]
+    return [_keys.c.sync_id == sync_id, _keys.c.error.is_not(None), _keys.c.state.in_(wanted), ~given_up.exists()]
+
+
 def _due(now: str) -> Any:
     """A pass is under way, asked for, or its time has come; and the sync is neither paused nor done."""
     free = or_(_syncs.c.locked_by.is_(None), _syncs.c.lock_expires_at < now)
     asked = or_(_syncs.c.triggered_at.is_not(None), _syncs.c.next_pass_at <= now)
     return and_(free, asked, _syncs.c.status.not_in([SyncStatus.SUSPENDED]))
+
+
+def _connection(row: Row[Any]) -> Connection:
+    fields = dict(row._mapping)
+    fields.pop("secrets")
+    return Connection(config=fields.pop("body"), **fields)
 
 
 def _value(row: Row[Any]) -> Sync:

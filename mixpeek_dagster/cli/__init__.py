@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from mixpeek_dagster import __version__
-from mixpeek_dagster.cli import documents, passes, setup
+from mixpeek_dagster.cli import documents, passes, serve, setup
 from mixpeek_dagster.errors import MixpeekError
 
 console = Console()
@@ -23,6 +23,8 @@ app.command()(passes.batches)
 app.command(name="documents")(documents.list_them)
 app.command()(documents.search)
 app.command()(documents.explain)
+app.command()(serve.serve)
+app.add_typer(serve.keys, name="keys")
 
 
 def _version(wanted: bool) -> None:

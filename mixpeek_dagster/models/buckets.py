@@ -200,21 +200,22 @@ def _parses(parse: Any, value: Any) -> bool:
 
 
 Policy = Literal["insert", "update", "upsert"]
+NAME = r"^[^/\x00-\x1f]+$"
 
 
-class UniqueKey(Value):
+class UniqueKey(Lenient):
     """Fields whose values identify an object: with them, reprocessing upserts documents instead of adding new ones."""
 
-    fields: Sequence[str] = Field(min_length=1)
+    fields: Sequence[str] = Field(min_length=1, max_length=16)
     default_policy: Policy | None = None
 
 
 class BucketCreate(Lenient):
     """Body of `POST /v1/buckets`."""
 
-    bucket_name: str = Field(min_length=1, max_length=100, pattern=r"^[^/\x00-\x1f]+$")
+    bucket_name: str = Field(min_length=1, max_length=100, pattern=NAME)
     bucket_schema: BucketSchema
-    description: str | None = None
+    description: str | None = Field(default=None, max_length=2000)
     unique_key: UniqueKey | None = None
     metadata: dict[str, Any] | None = None
 
@@ -225,6 +226,16 @@ class BucketCreate(Lenient):
             if field is None or not field.type.is_scalar:
                 raise ValueError(f"unique_key field {name!r} must be a scalar metadata field of the schema")
         return self
+
+
+class BucketPatch(Lenient):
+    """What may change about a bucket; what is absent stays."""
+
+    bucket_name: str | None = Field(default=None, min_length=1, max_length=100, pattern=NAME)
+    description: str | None = Field(default=None, max_length=2000)
+    metadata: dict[str, Any] | None = None
+    bucket_schema: BucketSchema | None = None
+    unique_key: UniqueKey | None = None
 
 
 class Bucket(BucketCreate):

@@ -8,12 +8,14 @@ from pydantic import Field
 from mixpeek_dagster.models.ids import NamespaceId
 from mixpeek_dagster.models.values import Lenient
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$"
+
 
 class ExtractorRef(Lenient):
     """An extractor named with its version."""
 
-    feature_extractor_name: str
-    version: str
+    feature_extractor_name: str = Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_.-]+$")
+    version: str = Field(min_length=1, max_length=50, pattern=r"^[A-Za-z0-9_.-]+$")
     params: dict[str, Any] | None = None
 
 
@@ -28,10 +30,20 @@ class PayloadIndex(Lenient):
 class NamespaceCreate(Lenient):
     """Body of `POST /v1/namespaces`."""
 
-    namespace_name: str = Field(min_length=3, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")
-    description: str | None = None
-    feature_extractors: Sequence[ExtractorRef] = ()
-    payload_indexes: Sequence[PayloadIndex] = ()
+    namespace_name: str = Field(min_length=3, max_length=64, pattern=NAME)
+    description: str | None = Field(default=None, max_length=2000)
+    mode: Literal["managed"] = "managed"
+    feature_extractors: Sequence[ExtractorRef] = Field(default=(), max_length=100)
+    payload_indexes: Sequence[PayloadIndex] = Field(default=(), max_length=100)
+
+
+class NamespacePatch(Lenient):
+    """What may change: with PATCH extractors and indexes are added, with PUT indexes are replaced."""
+
+    namespace_name: str | None = Field(default=None, min_length=3, max_length=64, pattern=NAME)
+    description: str | None = Field(default=None, max_length=2000)
+    feature_extractors: Sequence[ExtractorRef] | None = Field(default=None, max_length=100)
+    payload_indexes: Sequence[PayloadIndex] | None = Field(default=None, max_length=100)
 
 
 class Namespace(NamespaceCreate):

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from mixpeek_dagster.models.buckets import FieldType
-from mixpeek_dagster.models.ids import BucketId, NamespaceId, ObjectId, SyncId
-from mixpeek_dagster.models.values import Value
+from mixpeek_dagster.models.ids import BlobId, BucketId, NamespaceId, ObjectId, SyncId, derived_id
+from mixpeek_dagster.models.values import Lenient, Value
 
 
 class ObjectStatus(StrEnum):
@@ -56,3 +56,84 @@ class StoredObject(Value):
     size_bytes: int = 0
     created_at: str
     updated_at: str
+
+    def blob_id(self, blob: Blob) -> BlobId:
+        """A name for one of the object's blobs that lasts as long as the blob has its property."""
+        return BlobId(derived_id("blob", self.object_id, blob.property, str(list(self.blobs).index(blob))))
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+class BlobCreate(Lenient):
+    """One blob of a new object: exactly one of `url`, `content` (inline text), `data` and `upload_id` says where its bytes are."""
+
+    property: str = Field(min_length=1, max_length=100)
+    type: Annotated[FieldType, BeforeValidator(_lower)]
+    url: str | None = Field(default=None, min_length=1, max_length=8192)
+    content: Any = None
+    data: Any = None
+    upload_id: str | None = Field(default=None, min_length=1, max_length=100)
+    checksum: str | None = Field(default=None, max_length=256)
+    filename: str | None = Field(default=None, max_length=255)
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Self:
+        given = [name for name in ("url", "content", "data", "upload_id") if getattr(self, name) is not None]
+        if len(given) != 1:
+            said = f"got {' and '.join(given)}" if given else "got none"
+            raise ValueError(f"blob {self.property!r} needs exactly one of url, content, data, upload_id; {said}")
+        if not self.type.is_blob:
+            raise ValueError(f"blob {self.property!r}: {self.type.value} is no blob type; send it as metadata")
+        return self
+
+
+class ObjectCreate(Lenient):
+    """Body of `POST /v1/buckets/{b}/objects`. Every other key at the root is metadata, as is what `metadata` holds."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    key_prefix: str | None = Field(default=None, max_length=1024)
+    blobs: Sequence[BlobCreate] = Field(default=(), max_length=100)
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    skip_duplicates: bool = False
+    idempotency_key: str | None = Field(default=None, min_length=1, max_length=255)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The metadata: blobs' first, then `metadata`, then the root, which wins."""
+        lifted: dict[str, Any] = {}
+        for blob in reversed(self.blobs):
+            lifted.update(blob.metadata)
+        return {
+            name: value for name, value in {**lifted, **self.metadata, **_own(self.model_extra)}.items() if name not in RESERVED
+        }
+
+
+class ObjectChange(Lenient):
+    """Body of PATCH and PUT on an object: keys at the root, or below `metadata`, are metadata."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    key_prefix: str | None = Field(default=None, max_length=1024)
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    skip_duplicates: bool | None = None
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        return {name: value for name, value in {**self.metadata, **_own(self.model_extra)}.items() if name not in RESERVED}
+
+
+RESERVED = frozenset(
+    {
+        *("object_id", "bucket_id", "namespace_id", "blobs", "status", "error", "created_at", "updated_at", "document_count"),
+        *("canonicalize_source", "force_remirror", "edges", "source_details", "consistency", "blob_id"),
+    }
+)
+"""Names that belong to the system: never taken as metadata."""
+
+
+def _own(extra: dict[str, Any] | None) -> dict[str, Any]:
+    return extra or {}

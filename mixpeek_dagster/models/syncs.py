@@ -177,6 +177,12 @@ class Connection(Value):
     provider: str
     config: dict[str, Any] = Field(repr=False)
     status: str = "ACTIVE"
+    description: str | None = None
+    metadata: dict[str, Any] | None = None
+    write_enabled: bool = False
+    consecutive_failures: int = 0
+    last_error: str | None = None
+    last_used_at: str | None = None
     created_at: str
     updated_at: str
 

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 Json = dict[str, Any]
 
@@ -15,9 +15,16 @@ class Value(BaseModel):
 
 
 class Lenient(BaseModel):
-    """A frozen value read from a request body: unknown keys are ignored, as the API does on most bodies."""
+    """A frozen value read from a request body: unknown keys are ignored, as the API does on most bodies, and null is absent."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, body: Any) -> Any:
+        if isinstance(body, dict) and None in body.values():
+            return {key: value for key, value in body.items() if value is not None}
+        return body
 
 
 def utc_now() -> datetime:

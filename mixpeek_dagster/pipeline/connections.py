@@ -4,6 +4,7 @@ A config's `credentials` and `options` are the secret part. A value in them may 
 environment when used; the server's own settings cannot be read that way.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -77,6 +78,13 @@ def _fernet(settings: Settings) -> Any:
         return MultiFernet([Fernet(key) for key in keys or [_own_key(settings.home / "secret.key")]])
     except ValueError:  # `from None`: the message might quote the key
         raise Invalid("A key in MIXPEEK_SECRET_KEY is not a Fernet key: 32 bytes in URL-safe base64.") from None
+
+
+def signing_key(settings: Settings) -> bytes:
+    """A key for signatures, derived from the one that encrypts credentials: the newest, so a rotation ends old URLs."""
+    keys = [key.strip() for key in (settings.secret_key or "").split(",") if key.strip()]
+    secret = keys[0] if keys else _own_key(settings.home / "secret.key")
+    return hashlib.blake2b(secret.encode(), person=b"signed urls", digest_size=32).digest()
 
 
 def _own_key(file: Path) -> str:

@@ -3,8 +3,10 @@
 import hashlib
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from io import BytesIO
+from typing import Any, BinaryIO
 
 from mixpeek_dagster.errors import Changed, ExtractionError, NotFound, Transient
 from mixpeek_dagster.extractors.extractor import Content, Extractor
@@ -198,6 +200,9 @@ class Reader:
             settings = self._warehouse.settings
             with fetch_url(blob.url, allowed_hosts=settings.allowed_hosts, local_roots=settings.local_roots) as fetched:
                 return fetched.stream.read()
+        if blob.managed is not None:
+            with self._warehouse.blobs.open(blob.managed) as managed:
+                return managed.read()
         if blob.key is not None and item.stored is not None and item.stored.sync_id is not None:
             key = blob.key.encode("utf-8", "surrogateescape")
             source = self._warehouse.source(self._sync(item.stored.sync_id))
@@ -213,3 +218,30 @@ class Reader:
                 except NotFound as error:
                     raise ExtractionError(f"Sync {sync_id}, which knows where the file is, was deleted.") from error
         return self._syncs[sync_id]
+
+
+def open_blob(warehouse: Warehouse, object_id: str, index: int) -> tuple[AbstractContextManager[BinaryIO], Blob]:
+    """One blob's bytes, to be streamed.
+
+    Raises:
+        NotFound: there is no such object or blob, or its file is gone.
+    """
+    with warehouse.catalog.reading() as records:
+        stored = records.objects.named([object_id]).get(object_id)
+        if stored is None or index >= len(stored.blobs):
+            raise NotFound(f"No blob {index} of object {object_id!r}.")
+        blob = stored.blobs[index]
+        sync = records.syncs.get(stored.sync_id) if blob.key is not None and stored.sync_id else None
+    if blob.text is not None:
+        return BytesIO(blob.text.encode()), blob
+    try:
+        if blob.managed is not None:
+            if warehouse.blobs.head(blob.managed) is None:
+                raise FileNotFoundError(blob.managed)
+            return warehouse.blobs.open(blob.managed), blob
+        if blob.key is not None and sync is not None:
+            key = blob.key.encode("utf-8", "surrogateescape")
+            return warehouse.source(sync).open(key, if_match=Entry(key, blob.size_bytes or 0, blob.etag, blob.version)), blob
+    except FileNotFoundError as error:
+        raise NotFound(f"The file of blob {index} of object {object_id} is gone.") from error
+    raise NotFound(f"Blob {index} of object {object_id} is not kept by this server; its url says where it is.")

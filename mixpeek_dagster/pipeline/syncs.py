@@ -127,7 +127,13 @@ class _Pass:
                     records.syncs.save_job(
                         self.cursor.job_id, status="failed", counters=self.cursor.counters, now=now, error=words
                     )
-            records.syncs.add_job(cursor.job_id, sync.sync_id, trigger="manual" if sync.triggered_at else "scheduled", now=now)
+            queued = records.syncs.queued_job(sync.sync_id)
+            if queued is not None:
+                records.syncs.start_job(queued, now=now)
+                cursor = cursor.model_copy(update={"job_id": queued})
+            else:
+                trigger = "manual" if sync.triggered_at else "scheduled"
+                records.syncs.add_job(cursor.job_id, sync.sync_id, trigger=trigger, now=now)
             # Due from here on until it ends, however it was started.
             self._save(records, cursor, triggered_at=None, pending_full=False, confirm_deletes=False, next_pass_at=now)
 

@@ -18,9 +18,11 @@ from mixpeek_dagster.models.ids import ConnectionId
 from mixpeek_dagster.models.syncs import Sync
 from mixpeek_dagster.models.values import iso, utc_now
 from mixpeek_dagster.pipeline.catalog_vectors import CatalogVectors
-from mixpeek_dagster.pipeline.connections import open_config
+from mixpeek_dagster.pipeline.connections import open_config, signing_key
 from mixpeek_dagster.settings import Settings
+from mixpeek_dagster.storage.blobs import BlobStore
 from mixpeek_dagster.storage.connect import open_source
+from mixpeek_dagster.storage.managed import LocalBlobs
 from mixpeek_dagster.storage.provider import ObjectSource
 from mixpeek_dagster.vectors.index import VectorIndex, open_index
 
@@ -55,6 +57,11 @@ class Warehouse:
     @cached_property
     def models(self) -> ModelStore:
         return ModelStore(self.settings.models)
+
+    @cached_property
+    def blobs(self) -> BlobStore:
+        base_url = self.settings.public_url or f"http://127.0.0.1:{self.settings.api_port}"
+        return LocalBlobs(self.settings.home / "blobs", base_url=f"{base_url}/v1/blobs", secret=signing_key(self.settings))
 
     def now(self, *, plus_s: float = 0.0) -> str:
         """The time as the catalog writes it, `plus_s` seconds from now."""

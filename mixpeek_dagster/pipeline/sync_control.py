@@ -1,0 +1,218 @@
+"""What people do to syncs and connections: make, change, pause, trigger, give up on dead letters. Passes are in `syncs`."""
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from mixpeek_dagster import plugins
+from mixpeek_dagster.catalog import Records
+from mixpeek_dagster.errors import BadRequest, Forbidden, Invalid, MixpeekError, ProviderError, UnknownName, WrongState
+from mixpeek_dagster.models.buckets import Bucket
+from mixpeek_dagster.models.connections import FIXED, ConnectionCreate, ConnectionPatch, SyncCreate, SyncPatch
+from mixpeek_dagster.models.ids import ConnectionId, SyncJobId, new_id
+from mixpeek_dagster.models.syncs import Connection, ConnectionSpec, Sync, SyncSpec, SyncStatus
+from mixpeek_dagster.pipeline.connections import make_connection, open_config
+from mixpeek_dagster.pipeline.creation import create_sync, validation_words
+from mixpeek_dagster.pipeline.warehouse import Warehouse
+from mixpeek_dagster.settings import Settings
+from mixpeek_dagster.storage.connect import FSSPEC, canonical, open_source, read_config
+from mixpeek_dagster.storage.egress import check_url
+
+SUSPEND_AFTER = 5
+"""So many failed tests in a row suspend a connection."""
+
+
+def check_provider(provider: str, config: dict[str, Any], *, settings: Settings) -> str:
+    """The registered name of a provider that a tenant may use.
+
+    Raises:
+        UnknownName: nobody registered it; dotted paths are for the operator's files, not for requests.
+        Forbidden: it reads this machine, and the operator named no folder for that.
+        UrlRefused: its endpoint may not be reached.
+    """
+    name = canonical(provider)
+    if not name.startswith(FSSPEC) and name not in plugins.known("providers"):
+        raise UnknownName(f"Unknown provider {provider!r}. Known: {', '.join(sorted(plugins.known('providers')))}.")
+    if name == "local" and not settings.local_roots:
+        raise Forbidden("Folders of this machine are closed to requests; an operator can open some in MIXPEEK_LOCAL_ROOTS.")
+    endpoint = config.get("endpoint_url")
+    if isinstance(endpoint, str):
+        check_url(endpoint if "://" in endpoint else f"https://{endpoint}", allowed_hosts=settings.allowed_hosts)
+    return name
+
+
+def make_sync(records: Records, body: SyncCreate, *, warehouse: Warehouse, bucket: Bucket) -> Sync:
+    """Record a sync of either form.
+
+    Raises:
+        As `check_provider` and `create_sync`; WrongState when the connection is suspended.
+    """
+    if body.provider is not None:
+        check_provider(body.provider, dict(body.connection or {}), settings=warehouse.settings)
+    elif records.syncs.connection(str(body.connection_id))[0].status != "ACTIVE":
+        raise WrongState(f"Connection {body.connection_id} is not active.")
+    sync = create_sync(records, body.wire, warehouse=warehouse, bucket=bucket, now=warehouse.now())
+    if body.connection_id is not None:
+        connection, secrets = records.syncs.connection(sync.connection_id)
+        config = open_config(connection.config, secrets, settings=warehouse.settings)
+        open_source(connection.provider, config, source_path=sync.spec.source_path, settings=warehouse.settings)
+    return sync
+
+
+def change_sync(records: Records, sync: Sync, body: SyncPatch, *, now: str) -> Sync:
+    """Change what the body names.
+
+    Raises:
+        BadRequest: it names what a sync keeps for its life, or a status that cannot be set. Invalid: a value does not fit.
+    """
+    fixed = [name for name in FIXED if name in body.changes]
+    if fixed:
+        raise BadRequest(f"A sync's {fixed[0]} cannot change: make another sync.")
+    known = {"polling_interval", "include", "exclude", *SyncSpec.model_fields}
+    changes = {name: value for name, value in body.changes.items() if name in known}
+    if "polling_interval" in changes:
+        changes["polling_interval_seconds"] = changes.pop("polling_interval")
+    try:
+        spec = SyncSpec.model_validate({**sync.spec.model_dump(), **changes})
+    except ValidationError as error:
+        raise Invalid(f"Sync: {validation_words(error)}") from error
+    records.syncs.set(sync.sync_id, now=now, spec=spec.model_dump(mode="json"))
+    wanted = body.status or {True: "ACTIVE", False: "SUSPENDED", None: None}[body.is_active]
+    if wanted not in (None, "ACTIVE", "SUSPENDED"):
+        raise BadRequest("Only ACTIVE and SUSPENDED can be set as a sync's status.")
+    if wanted == "SUSPENDED":
+        pause(records, sync, now=now)
+    elif wanted == "ACTIVE":
+        resume(records, sync, now=now)
+    return records.syncs.get(sync.sync_id)
+
+
+def pause(records: Records, sync: Sync, *, now: str) -> None:
+    """No further page is taken after the call that is under way; the place is kept."""
+    records.syncs.set(sync.sync_id, now=now, status=SyncStatus.SUSPENDED)
+
+
+def resume(records: Records, sync: Sync, *, now: str) -> None:
+    """Go on where the sync was paused, now; one that is not paused stays as it is."""
+    if sync.status is SyncStatus.SUSPENDED:
+        status = SyncStatus.ACTIVE if sync.passes else SyncStatus.PENDING
+        records.syncs.set(sync.sync_id, now=now, status=status, next_pass_at=now)
+
+
+def trigger(records: Records, sync: Sync, *, full: bool, now: str) -> SyncJobId:
+    """Ask for a pass now, whatever the interval; the job it will be. While a pass runs, the next one follows it at once.
+
+    Raises:
+        WrongState: the sync is paused.
+    """
+    if sync.status is SyncStatus.SUSPENDED:
+        raise WrongState(f"Sync {sync.sync_id} is paused; resume it first.")
+    job_id = records.syncs.queued_job(sync.sync_id)
+    if job_id is None:
+        job_id = SyncJobId(new_id("job"))
+        records.syncs.add_job(job_id, sync.sync_id, trigger="manual", now=now, queued=True)
+    records.syncs.set(sync.sync_id, now=now, triggered_at=now, pending_full=sync.pending_full or full)
+    return job_id
+
+
+def save_connection(warehouse: Warehouse, body: ConnectionCreate) -> Connection:
+    """Record a connection, after a test unless the body says otherwise.
+
+    Raises:
+        As `check_provider`; ProviderError when the test fails, and nothing is recorded; AlreadyExists for a taken name.
+    """
+    config = {key: value for key, value in body.provider_config.items() if key != "provider_type"}
+    name = check_provider(body.provider_type, config, settings=warehouse.settings)
+    read_config(name, config)
+    if body.test_before_save:
+        _test_place(warehouse, name, config)
+    connection, secrets = make_connection(
+        ConnectionSpec(provider=name, config=config), settings=warehouse.settings, now=warehouse.now(), name=body.name
+    )
+    said = {"description": body.description, "metadata": body.metadata, "write_enabled": body.write_enabled}
+    connection = connection.model_copy(update=said)
+    with warehouse.catalog.transaction() as records:
+        records.syncs.add_connection(connection, body=connection.config, secrets=secrets)
+    return connection
+
+
+def change_connection(warehouse: Warehouse, identifier: str, body: ConnectionPatch) -> Connection:
+    """Change what the body names; credentials that are left out of a new config stay."""
+    with warehouse.catalog.reading() as records:
+        before, secrets = records.syncs.connection(identifier)
+    config, now = dict(before.config), warehouse.now()
+    if body.provider_config is not None:
+        given = {key: value for key, value in body.provider_config.items() if key != "provider_type"}
+        if not _has_secrets(given) and secrets is not None:
+            given["credentials"] = open_config(before.config, secrets, settings=warehouse.settings).get("credentials")
+        check_provider(before.provider, given, settings=warehouse.settings)
+        read_config(before.provider, given)
+        if body.test_before_save:
+            _test_place(warehouse, before.provider, given)
+        made, secrets = make_connection(
+            ConnectionSpec(provider=before.provider, config=given), settings=warehouse.settings, now=now
+        )
+        config = made.config
+    said = body.model_dump(include={"name", "description", "metadata", "write_enabled"}, exclude_none=True)
+    if body.is_active is not None:
+        said |= {"status": "ACTIVE" if body.is_active else "SUSPENDED", "consecutive_failures": 0}
+    after = before.model_copy(update={**said, "config": config, "updated_at": now})
+    with warehouse.catalog.transaction() as records:
+        records.syncs.put_connection(after, body=config, secrets=secrets)
+    return after
+
+
+def test_connection(warehouse: Warehouse, identifier: str, source_path: str | None) -> tuple[bool, str]:
+    """Whether the provider answers and takes the credentials, and what it says; the result is kept on the connection."""
+    with warehouse.catalog.reading() as records:
+        connection, secrets = records.syncs.connection(identifier)
+        used = [sync.spec.source_path for sync in records.syncs.all() if sync.connection_id == connection.connection_id]
+    path = source_path if source_path is not None else next(iter(used), "")
+    problem: str | None = None
+    is_down = False
+    try:
+        config = open_config(connection.config, secrets, settings=warehouse.settings)
+        open_source(connection.provider, config, source_path=path, settings=warehouse.settings).check()
+    except MixpeekError as error:
+        problem, is_down = error.message[:1000], isinstance(error, ProviderError)
+    if problem and not is_down:  # the question was wrong, which says nothing about the connection
+        return False, problem
+    failures = connection.consecutive_failures + 1 if problem else 0
+    status = connection.status if failures < SUSPEND_AFTER else "SUSPENDED"
+    result = {"consecutive_failures": failures, "last_error": problem, "last_used_at": warehouse.now(), "status": status}
+    with warehouse.catalog.transaction() as records:
+        records.syncs.put_connection(connection.model_copy(update=result), body=connection.config, secrets=secrets)
+    return problem is None, problem or "The place can be listed and read."
+
+
+def delete_connection(warehouse: Warehouse, identifier: str) -> ConnectionId:
+    """Raises WrongState while a sync uses it."""
+    with warehouse.catalog.transaction() as records:
+        connection, _ = records.syncs.connection(identifier)
+        used = [sync for sync in records.syncs.all() if sync.connection_id == connection.connection_id]
+        if used:
+            raise WrongState(f"{len(used)} syncs use connection {connection.name!r} ({used[0].sync_id}): delete them first.")
+        records.syncs.remove_connection(connection.connection_id)
+    return connection.connection_id
+
+
+def _has_secrets(config: dict[str, Any]) -> bool:
+    credentials = config.get("credentials")
+    return isinstance(credentials, dict) and bool(set(credentials) - {"type"})
+
+
+def _test_place(warehouse: Warehouse, provider: str, config: dict[str, Any]) -> None:
+    """Contact the provider, where the config alone says which place to look at; elsewhere the first sync finds out."""
+    resolved = open_config(*_sealed(provider, config, warehouse), settings=warehouse.settings)
+    try:
+        source = open_source(provider, resolved, source_path="", settings=warehouse.settings)
+    except Invalid:
+        return
+    source.check()
+
+
+def _sealed(provider: str, config: dict[str, Any], warehouse: Warehouse) -> tuple[dict[str, Any], str | None]:
+    made, secrets = make_connection(
+        ConnectionSpec(provider=provider, config=config), settings=warehouse.settings, now=warehouse.now()
+    )
+    return made.config, secrets
