@@ -71,19 +71,22 @@ def compile_filter(filter: Filter, *, columns: Mapping[str, Sql], payload: Sql, 
                 found[condition.field, view] = (known[0] if first is None else first, known[1] if end is None else end)
         return [near for (name, view), bounds in found.items() for near in field(name).near(*bounds, view=view)]
 
+    def exact(condition: Condition) -> ColumnElement[bool]:
+        test = _condition(condition, field(condition.field))
+        # Where a range is said apart, it alone shall be looked up: a planner cannot know that it is the narrower one.
+        return test if _bounds(condition) is None else func.coalesce(test, false())
+
     def groups(nodes: Sequence[Node]) -> list[Node]:
         return [node for node in nodes if not isinstance(node, Condition)]
 
     def compiled(node: Node) -> ColumnElement[bool]:
         match node:
             case Condition():
-                return and_(*ranges([node]), _condition(node, field(node.field)))
+                return and_(*ranges([node]), exact(node))
             case All(nodes):
                 own = [inner for inner in nodes if isinstance(inner, Condition)]
                 # What is cheap comes first: databases look at conditions from left to right.
-                return and_(
-                    true(), *ranges(own), *(_condition(inner, field(inner.field)) for inner in own), *map(compiled, groups(nodes))
-                )
+                return and_(true(), *ranges(own), *map(exact, own), *map(compiled, groups(nodes)))
             case Some(nodes):
                 return or_(false(), *map(compiled, nodes))
             case Neither(nodes):

@@ -19,6 +19,7 @@ from mixpeek_dagster.models.filters import Condition
 
 FALSE, TRUE, OTHER = (literal_column(f"x'0{kind}'", NullType()) for kind in range(3))
 _ARRAY: Sql = literal_column("'array'")
+_LEAST: Sql = literal_column("-9e999", NullType())
 _TEXTS: tuple[Sql, Sql] = (literal_column("''", NullType()), literal_column("x''", NullType()))
 
 
@@ -64,10 +65,12 @@ class SqliteField:
         return or_(test(operand), and_(operand.view(view) == OTHER, self._inside(condition, test)))
 
     def near(self, first: Bound, last: Bound, *, view: View) -> list[ColumnElement[bool]]:
+        # A range with two ends is what the planner takes for a small one. The mark of arrays sorts above everything.
         key = self.operand().view(view)
         if last is None:
-            return [] if first is None else [key >= literal(first)]  # the mark of arrays sorts above everything
-        return [or_(and_(key <= literal(last), *([] if first is None else [key >= literal(first)])), key == OTHER)]
+            return [] if first is None else [key >= literal(first), key <= OTHER]
+        lowest = _TEXTS[0] if isinstance(last, str) else _LEAST
+        return [or_(and_(key <= literal(last), key >= (lowest if first is None else literal(first))), key == OTHER)]
 
     def equals(self, condition: Condition, test: Test, *, view: View, values: Sequence[Sql]) -> ColumnElement[bool]:
         key = self.operand().view(view)

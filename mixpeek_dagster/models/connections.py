@@ -33,7 +33,8 @@ class ConnectionPatch(Lenient):
 
 
 class SyncCreate(Lenient):
-    """Body of `POST /v1/buckets/{b}/syncs`: `provider` with `connection` and `sync_config`, or a `connection_id` with the rest beside it."""
+    """Body of `POST /v1/buckets/{b}/syncs`: `provider` with `connection` and `sync_config`, or a `connection_id` with the rest
+    beside it."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 

@@ -131,7 +131,7 @@ class _Pass:
             if queued is not None:
                 records.syncs.start_job(queued, now=now)
                 cursor = cursor.model_copy(update={"job_id": queued})
-            else:
+            elif cursor.job_id is not None:
                 trigger = "manual" if sync.triggered_at else "scheduled"
                 records.syncs.add_job(cursor.job_id, sync.sync_id, trigger=trigger, now=now)
             # Due from here on until it ends, however it was started.

@@ -113,6 +113,9 @@ def sqlite() -> Iterator[Connection]:
 def postgres(postgres_url: str) -> Iterator[Connection]:
     engine = create_engine(postgres_url)
     with engine.connect() as connection:
+        # The server is shared with other tests that have a table of this name; nothing of this is ever committed.
+        connection.execute(text("CREATE SCHEMA explained"))
+        connection.execute(text("SET search_path TO explained"))
         yield filled(connection)
         connection.rollback()
     engine.dispose()
