@@ -14,6 +14,7 @@ from mixpeek.api.bucket_uploads_api import BucketUploadsApi
 from mixpeek.api.buckets_api import BucketsApi
 from mixpeek.api.namespaces_api import NamespacesApi
 from mixpeek.api.organization_connections_api import OrganizationConnectionsApi
+from mixpeek.exceptions import NotFoundException
 
 base, key = sys.argv[1:3]
 client = mixpeek.ApiClient(mixpeek.Configuration(host=base))
@@ -53,15 +54,26 @@ took("patch bucket", buckets.patch_bucket(name, {"description": "d"}))
 took("put bucket", buckets.update_bucket(name, {"description": "e"}))
 
 blob = {"property": "product_text", "type": "text", "data": "Wireless headphones"}
-thing = took("create object", objects.create_object_buckets(name, model("CreateObjectRequest", {"key_prefix": "/products", "blobs": [blob], "price": 3})))
+thing = took(
+    "create object",
+    objects.create_object_buckets(name, model("CreateObjectRequest", {"key_prefix": "/products", "blobs": [blob], "price": 3})),
+)
 assert thing.additional_properties["price"] == 3
 took("get object", objects.get_object_buckets(name, thing.object_id))
-many = took("create objects", objects.create_objects_batch_buckets(
+many = took(
+    "create objects",
+    objects.create_objects_batch_buckets(
         name, model("CreateObjectsBatchRequest", {"objects": [{"blobs": [blob]}, {"price": "dear"}]})
-    ))
+    ),
+)
 assert (many.succeeded_count, many.failed_count) == (1, 1)
 query = {"filters": {"AND": [{"field": "price", "operator": "gte", "value": 2}]}, "sort": {"field": "price", "direction": "desc"}}
-assert [one.object_id for one in took("list objects", objects.list_objects_buckets(name, list_objects_request=model("ListObjectsRequest", query))).results] == [thing.object_id]
+assert [
+    one.object_id
+    for one in took(
+        "list objects", objects.list_objects_buckets(name, list_objects_request=model("ListObjectsRequest", query))
+    ).results
+] == [thing.object_id]
 took("list objects by GET", objects.list_objects_get_buckets(name))
 took("patch object", objects.patch_object_buckets(name, thing.object_id, model("PatchObjectRequest", {"price": 4})))
 took("put object", objects.update_object_buckets(name, thing.object_id, model("UpdateObjectRequest", {"metadata": {"price": 5}})))
@@ -70,8 +82,13 @@ objects.delete_object_buckets(name, thing.object_id)
 upload = took("create upload", uploads.create_upload_buckets(name, {"filename": "photo.jpg", "content_type": "image/jpeg"}))
 request = urllib.request.Request(upload.presigned_url, data=b"jpeg", method="PUT", headers={"Content-Type": "image/jpeg"})
 etag = urllib.request.urlopen(request).headers["ETag"]
-assert took("confirm upload", uploads.confirm_upload_buckets(name, upload.upload_id, confirm_upload_request={"etag": etag})).object_id
-took("create uploads", uploads.create_uploads_batch_buckets(name, {"uploads": [{"filename": "b.jpg", "content_type": "image/jpeg"}]}))
+assert took(
+    "confirm upload", uploads.confirm_upload_buckets(name, upload.upload_id, confirm_upload_request={"etag": etag})
+).object_id
+took(
+    "create uploads",
+    uploads.create_uploads_batch_buckets(name, {"uploads": [{"filename": "b.jpg", "content_type": "image/jpeg"}]}),
+)
 took("confirm uploads", uploads.confirm_uploads_batch_buckets(name, {"confirmations": [{"upload_id": upload.upload_id}]}))
 took("get upload", uploads.get_upload_buckets(name, upload.upload_id))
 assert took("list uploads", uploads.list_uploads_buckets(name)).stats.total_uploads == 2
@@ -79,13 +96,18 @@ uploads.delete_upload_buckets(name, upload.upload_id)
 
 config = {"credentials": {"type": "access_key", "access_key_id": "a", "secret_access_key": "s"}}
 asked = {"name": "mine", "provider_type": "s3", "provider_config": config, "test_before_save": False}
-connection = took("create connection", connections.create_storage_connection_organizations(model("StorageConnectionCreateRequest", asked)))
+connection = took(
+    "create connection", connections.create_storage_connection_organizations(model("StorageConnectionCreateRequest", asked))
+)
 took("get connection", connections.get_storage_connection_organizations("mine"))
 took("list connections", connections.list_storage_connections_organizations())
 took("patch connection", connections.update_storage_connection_organizations("mine", {"description": "d"}))
 took("test connection", connections.test_storage_connection_organizations("mine"))
 
-sync = took("create sync", syncs.create_sync_configuration_buckets(name, {"connection_id": connection.connection_id, "source_path": "b/videos"}))
+sync = took(
+    "create sync",
+    syncs.create_sync_configuration_buckets(name, {"connection_id": connection.connection_id, "source_path": "b/videos"}),
+)
 which = (name, sync.sync_config_id)
 took("get sync", syncs.get_sync_configuration_buckets_id_config(*which))
 took("list syncs", syncs.list_sync_configurations_buckets(name))
@@ -105,7 +127,7 @@ connections.delete_storage_connection_organizations("mine")
 
 try:
     buckets.get_bucket("nothing")
-except mixpeek.NotFoundException if hasattr(mixpeek, "NotFoundException") else Exception as error:
+except NotFoundException as error:
     seen["missing bucket"] = type(error).__name__
 took("delete bucket", buckets.delete_bucket(name))
 took("delete namespace", namespaces.delete_namespace("sdk-space"))

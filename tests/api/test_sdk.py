@@ -32,7 +32,9 @@ def sdk_python(tmp_path_factory: pytest.TempPathFactory) -> str:
     home = tmp_path_factory.mktemp("sdk")
     venv.create(home, with_pip=True)
     python = str(home / "bin" / "python")
-    installed = subprocess.run([python, "-m", "pip", "install", "-q", SDK], capture_output=True, text=True, timeout=240, check=False)
+    installed = subprocess.run(
+        [python, "-m", "pip", "install", "-q", SDK], capture_output=True, text=True, timeout=240, check=False
+    )
     if installed.returncode != 0:
         pytest.skip(f"{SDK} cannot be installed: {installed.stderr.strip().splitlines()[-1:]}")
     return python
