@@ -20,6 +20,7 @@ from mixpeek_dagster.catalog.collections import CollectionRecords
 from mixpeek_dagster.catalog.documents import DocumentRecords
 from mixpeek_dagster.catalog.events import EventRecords
 from mixpeek_dagster.catalog.keys import KeyRecords
+from mixpeek_dagster.catalog.listing import ListingRecords
 from mixpeek_dagster.catalog.migrations import bring_up_to_date
 from mixpeek_dagster.catalog.namespaces import NamespaceRecords
 from mixpeek_dagster.catalog.objects import ObjectRecords
@@ -74,6 +75,10 @@ class Records:
         return DocumentRecords(self.connection)
 
     @cached_property
+    def listing(self) -> ListingRecords:
+        return ListingRecords(self.connection)
+
+    @cached_property
     def events(self) -> EventRecords:
         return EventRecords(self.connection)
 
@@ -113,7 +118,10 @@ class Catalog:
     @contextmanager
     def reading(self) -> Iterator[Records]:
         """Read one consistent snapshot without keeping writers waiting."""
-        with _as_catalog_error(self.url), self.engine.connect().execution_options(reading=True) as connection:
+        options: dict[str, Any] = {"reading": True}
+        if self.engine.dialect.name == "postgresql":
+            options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        with _as_catalog_error(self.url), self.engine.connect().execution_options(**options) as connection:
             yield Records(connection)
 
     def close(self) -> None:

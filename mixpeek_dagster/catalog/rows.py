@@ -21,7 +21,8 @@ def find(
         match = or_(match, table.c[name] == identifier)
     rows = connection.execute(select(table).where(match, *where)).all()
     by_id = [row for row in rows if row._mapping[id] == identifier]
-    return (by_id or rows or [None])[0]
+    found = by_id or rows
+    return found[0] if found else None
 
 
 def insert_unique(connection: Connection, table: Table, values: Mapping[str, Any], *, taken: str) -> None:

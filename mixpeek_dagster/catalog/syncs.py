@@ -255,7 +255,7 @@ class SyncRecords:
             values.append(upto)
         mark = "?" if self._connection.dialect.name == "sqlite" else "%s"
         result = self._connection.exec_driver_sql(query.replace("{}", mark) + " ORDER BY key", tuple(values))
-        rows: list[tuple[Any, ...]] = result.cursor.fetchall()  # type: ignore[union-attr]
+        rows: list[tuple[Any, ...]] = list(result.cursor.fetchall())
         result.close()
         return rows if mark == "?" else [(bytes(row[0]), *row[1:]) for row in rows]
 

@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from tqdm import tqdm
 
@@ -17,7 +18,7 @@ from mixpeek_dagster.pipeline.warehouse import Warehouse
 def watched(warehouse: Warehouse, *, quiet: bool) -> Iterator[Watcher]:
     """A watcher whose bar is on standard error, and only there where a person sees it. Dagster's own log lines are held back."""
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
-    bar: tqdm[int] = tqdm(unit=" objects", disable=quiet or not sys.stderr.isatty(), file=sys.stderr, dynamic_ncols=True, total=0)
+    bar: Any = tqdm(unit=" objects", disable=quiet or not sys.stderr.isatty(), file=sys.stderr, dynamic_ncols=True, total=0)
     done: dict[tuple[str, int, str], int] = {}
 
     def listed(sync_id: str, counters: Counters) -> None:

@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 
@@ -26,6 +26,7 @@ warnings.filterwarnings("ignore", message=".*multi_observable_source_asset.*", c
 
 POOL = "inference"
 PARTS_TAG = "mixpeek/parts"
+CHECK = "every_input_extracted"
 _PASS_S = 3600.0
 _LOG_EVERY_S = 5.0
 
@@ -35,7 +36,7 @@ def bucket_asset(plan: NamespacePlan, bucket: Bucket, translator: Translator) ->
     spec = translator.get_asset_spec(bucket, plan)
     sync_ids = [SyncId(sync.sync_id) for sync in plan.syncs if sync.bucket_id == bucket.bucket_id]
 
-    @dg.multi_observable_source_asset(name=translator.op_name(bucket), specs=[spec])
+    @dg.multi_observable_source_asset(name=translator.op_name(bucket), specs=[spec])  # type: ignore[untyped-decorator]
     def observe(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> Iterator[dg.ObserveResult]:
         world = warehouse.get()
         passes = [progress for sync_id in sync_ids if (progress := _whole_pass(context, world, sync_id)) is not None]
@@ -47,7 +48,7 @@ def bucket_asset(plan: NamespacePlan, bucket: Bucket, translator: Translator) ->
         if errors:
             raise ProviderError("; ".join(errors))
 
-    return observe
+    return cast(dg.AssetsDefinition, observe)
 
 
 def _whole_pass(context: dg.AssetExecutionContext, warehouse: Warehouse, sync_id: SyncId) -> Progress | None:
@@ -66,6 +67,7 @@ def collection_asset(
     @dg.multi_asset(
         name=translator.op_name(collection),
         specs=[spec],
+        check_specs=[dg.AssetCheckSpec(CHECK, asset=spec.key, description="Every input of the batch made its documents.")],
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
         pool=POOL,
@@ -81,8 +83,17 @@ def collection_asset(
                 yield dg.AssetMaterialization(spec.key, partition=key, metadata=metadata)
         if len(keys) > 1:
             yield dg.MaterializeResult(asset_key=spec.key)
+        yield _check(reports)
 
     return extract
+
+
+def _check(reports: Sequence[StepReport]) -> dg.AssetCheckResult:
+    """Warns when inputs failed; whether the batch failed is decided by the share of them."""
+    failed, inputs = sum(one.step.failed for one in reports), sum(one.step.inputs for one in reports)
+    return dg.AssetCheckResult(
+        check_name=CHECK, passed=failed == 0, severity=dg.AssetCheckSeverity.WARN, metadata={"failed": failed, "inputs": inputs}
+    )
 
 
 def _partition_keys(context: dg.AssetExecutionContext) -> Sequence[str]:

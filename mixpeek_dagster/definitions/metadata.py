@@ -43,12 +43,12 @@ def step_metadata(collection: Collection, report: StepReport, *, thumbnails: boo
         "failed": step.failed,
         "seconds": round(step.seconds, 3),
         "documents_per_second": round(step.documents / step.seconds, 2) if step.seconds else 0.0,
-        "bytes": report.bytes,
+        "bytes": report.size_bytes,
     }
     for vector in collection.vectors:
         metadata[f"dimensions/{vector.output}"] = vector.dim
     if report.failures:
-        rows = [dg.TableRecord({"object": f.item_id, "reason": f.error_type, "what": f.error[:300]}) for f in report.failures]
+        rows = [dg.TableRecord({"what": f.error[:300], "reason": f.error_type, "object": f.item_id}) for f in report.failures]
         metadata["failures"] = dg.MetadataValue.table(records=rows)
     if report.rows:
         metadata["sample"] = dg.MetadataValue.table(records=[dg.TableRecord(_cells(row)) for row in _same_columns(report.rows)])

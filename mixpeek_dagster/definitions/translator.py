@@ -74,7 +74,9 @@ class Translator:
         return safe(namespace.namespace_name)
 
     def op_name(self, entity: Bucket | Collection) -> str:
-        return f"observe_{entity.bucket_id}" if isinstance(entity, Bucket) else f"extract_{entity.collection_id}"
+        name = entity.bucket_name if isinstance(entity, Bucket) else entity.collection_name
+        identifier = entity.bucket_id if isinstance(entity, Bucket) else entity.collection_id
+        return f"{safe(name)}_{identifier[-6:]}"  # readable in a run's chart, unique across namespaces
 
     def job_name(self, pipeline: str, plan: NamespacePlan) -> str:
         """The job that materialises a pipeline's collections for batches."""

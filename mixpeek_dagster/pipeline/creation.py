@@ -148,8 +148,8 @@ def _output_schema(config: ExtractorConfig, extractor: Extractor, input_schema: 
     if config.include_all_source_fields:
         properties |= {name: field for name, field in input_schema.properties.items() if not field.type.is_blob}
     for rule in config.field_passthrough:
-        properties[rule.target] = input_schema.properties.get(rule.source_path) or SchemaField(type="string")  # type: ignore[arg-type]
-    properties |= {name: SchemaField(type=kind) for name, kind in extractor.fields.items()}  # type: ignore[arg-type]
+        properties[rule.target] = input_schema.properties.get(rule.source_path) or SchemaField(type="string")
+    properties |= {name: SchemaField(type=kind) for name, kind in extractor.fields.items()}
     return BucketSchema(properties=properties)
 
 

@@ -194,7 +194,7 @@ class Intake:
             sync_id=self._sync.sync_id,
             status=BatchStatus.DRAFT,
             dedup_strategy="replace",
-            collection_ids=list(wanted) if wanted is not None else None,  # type: ignore[arg-type]
+            collection_ids=list(wanted) if wanted is not None else None,
             metadata={"source": self._source.uri},
             created_at=now,
             updated_at=now,

@@ -21,7 +21,7 @@ from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
 from mixpeek_dagster.storage.tokens import BearerToken, Grant, ask_for_token, form_request, host_of, sign_jwt
 
 SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
-TOKEN_URL = "https://oauth2.googleapis.com/token"
+TOKEN_URL = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address, not a secret
 """Fixed: the `token_uri` of a service account file is the tenant's word, and we would send a signed assertion there."""
 
 METADATA_HOST = "metadata.google.internal"

@@ -170,7 +170,7 @@ def test_lookahead_raises_at_the_turn_of_the_window_that_failed() -> None:
         return number
 
     seen = []
-    with pytest.raises(ValueError, match="window 2"), lookahead(partial(thunk, number) for number in range(4)) as results:  # noqa: PT012
+    with pytest.raises(ValueError, match="window 2"), lookahead(partial(thunk, number) for number in range(4)) as results:
         for number in results:
             seen.append(number)
     assert seen == [0, 1]
@@ -196,7 +196,7 @@ def test_leaving_lookahead_stops_the_window_being_prepared_and_does_not_wait() -
 
     windows = [texts("first"), texts(*map(str, range(1000)))]
     start = time.monotonic()
-    with pytest.raises(Interrupted), lookahead(partial(thunk, window) for window in windows) as results:  # noqa: PT012
+    with pytest.raises(Interrupted), lookahead(partial(thunk, window) for window in windows) as results:
         next(results)
         assert began.wait(5)
         raise Interrupted

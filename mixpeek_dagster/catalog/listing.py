@@ -1,0 +1,208 @@
+"""Lists of documents in SQL: one page, its groups, how many there are.
+
+Lineage has flat names that are columns; every other name is a path in the payload. A namespace's declared payload indexes are partial
+indexes (`payload_indexes`), which is why the namespace is written into the statement instead of bound.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, cast
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, select
+
+from mixpeek_dagster.catalog import tables
+from mixpeek_dagster.catalog.functions import canonical
+from mixpeek_dagster.catalog.groups import aggregate, distinct_values, group_expression
+from mixpeek_dagster.catalog.operands import Dialect, Sql, quoted
+from mixpeek_dagster.catalog.pages import Cursor, Order, order_by, searched
+from mixpeek_dagster.catalog.queries import compile_filter
+from mixpeek_dagster.catalog.rows import chunks
+from mixpeek_dagster.models.documents import Document, DocumentState
+from mixpeek_dagster.models.filters import Filter
+from mixpeek_dagster.models.ids import CollectionId, NamespaceId
+
+_documents = tables.documents
+_payload: Sql = _documents.c.payload
+_BATCH_ID_LENGTH = 17
+_SLICE_AT = 35  # an id ends with hexadecimal digits: its last two sort documents into 256 slices
+
+_LINEAGE = ("root_object_id", "root_bucket_id", "source_document_id", "source_collection_id")
+_OWN = ("document_id", "collection_id", "namespace_id", "partition_key", "run_id", "revision", "content_hash")
+_FLAT: Mapping[str, Sql] = {
+    **{name: _documents.c[name] for name in (*_OWN, *_LINEAGE, "created_at", "updated_at")},
+    "source_object_id": _documents.c.root_object_id,
+    "object_id": _documents.c.root_object_id,
+    "bucket_id": _documents.c.root_bucket_id,
+    "batch_id": func.substr(_documents.c.partition_key, 1, _BATCH_ID_LENGTH, type_=tables.Bytewise),
+}
+FIELDS: Mapping[str, Sql] = {
+    **_FLAT,
+    **{f"_internal.{name}": column for name, column in _FLAT.items()},
+    **{f"_internal.lineage.{name}": _FLAT[name] for name in (*_LINEAGE, "source_object_id")},
+}
+"""Known names of fields → columns. They win over fields of the payload with the same name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """Which documents: those of some collections of a namespace that pass a filter and a search."""
+
+    namespace_id: NamespaceId
+    collection_ids: Sequence[CollectionId]
+    filter: Filter = field(default_factory=Filter)
+    search: str | None = None
+    slice: tuple[int, int] | None = None
+
+    @property
+    def is_everything(self) -> bool:
+        """All documents of the collections: their running totals say how many."""
+        return self.filter.is_empty and not self.search and self.slice is None
+
+
+class Group(NamedTuple):
+    """One value of the grouping field, how many documents have it, and the first of them."""
+
+    key: Any
+    size: int
+    documents: list[Document]
+
+
+class GroupPage(NamedTuple):
+    """Groups, and how many groups and documents there are in all."""
+
+    groups: list[Group]
+    total_groups: int
+    total_documents: int
+
+
+class ListingRecords:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._dialect = cast(Dialect, connection.dialect.name)
+
+    def where(self, scope: Scope) -> ColumnElement[bool]:
+        """The scope as one predicate."""
+        ids = scope.collection_ids
+        column = _documents.c.collection_id
+        parts: list[ColumnElement[bool]] = [
+            column == ids[0] if len(ids) == 1 else column.in_(ids),
+            _documents.c.namespace_id == quoted(scope.namespace_id),
+            _documents.c.state != DocumentState.DELETING,
+        ]
+        if not scope.filter.is_empty:
+            parts.append(compile_filter(scope.filter, columns=FIELDS, payload=_payload, dialect=self._dialect))
+        if scope.search:
+            parts.append(searched(scope.search, payload=_payload, dialect=self._dialect))
+        if scope.slice is not None:
+            index, count = scope.slice
+            mine = [f"{value:02x}" for value in range(256) if value % count == index]
+            parts.append(func.substr(_documents.c.document_id, _SLICE_AT, 2).in_(mine))
+        return and_(*parts)
+
+    def order(self, field: str, *, descending: bool) -> Order:
+        """Raises Invalid when the name is no dotted path."""
+        return order_by(
+            field,
+            descending=descending,
+            columns=FIELDS,
+            payload=_payload,
+            document_id=_documents.c.document_id,
+            dialect=self._dialect,
+        )
+
+    def page(self, scope: Scope, order: Order, *, limit: int, offset: int = 0, after: Cursor | None = None) -> list[Document]:
+        query = select(_documents).where(self.where(scope))
+        if after is not None:
+            query = query.where(order.after(after))
+        return [_value(row) for row in self._connection.execute(query.order_by(*order.clauses).limit(limit).offset(offset))]
+
+    def total(self, scope: Scope) -> int:
+        """How many documents; from the running totals where the scope allows it."""
+        if not scope.collection_ids:
+            return 0
+        if scope.is_everything:
+            counts = tables.collections.c
+            query = select(func.coalesce(func.sum(counts.document_count), 0)).where(
+                counts.collection_id.in_(scope.collection_ids)
+            )
+        else:
+            query = select(func.count()).select_from(_documents).where(self.where(scope))
+        return int(self._connection.execute(query).scalar_one())
+
+    def groups(
+        self, scope: Scope, field: str, *, order: Order, limit: int, offset: int, each: int, by_key: bool | None = None
+    ) -> GroupPage:
+        """One page of groups, the largest first, each with its first `each` documents in `order`.
+
+        Args:
+            by_key: order the groups by their value instead: False ascending, True descending.
+        """
+        key = self.key(field)
+        where = self.where(scope)
+        count = func.count()
+        sized = select(
+            key.label("key"),
+            count.label("size"),
+            func.min(_documents.c.document_id).label("first"),
+            func.count().over().label("groups"),
+            func.sum(count).over().label("documents"),
+        )
+        sized = sized.where(where).group_by(key).limit(limit).offset(offset)
+        first = func.min(_documents.c.document_id)
+        if by_key is None:
+            sized = sized.order_by(count.desc(), first)
+        else:
+            sized = sized.order_by((key.desc() if by_key else key.asc()).nulls_last(), first)
+        found = self._connection.execute(sized).all()
+        if not found:
+            return GroupPage([], *self._group_totals(key, where)) if offset else GroupPage([], 0, 0)
+        page = sized.with_only_columns(key.label("key"), first.label("first"), maintain_column_froms=True).subquery("page")
+        place = func.row_number().over(partition_by=key, order_by=order.clauses).label("place")
+        joined = _documents.join(page, key.is_not_distinct_from(page.c.key))
+        inner = select(_documents, page.c.first.label("first"), place).select_from(joined).where(where).subquery("members")
+        rows = self._connection.execute(select(inner).where(inner.c.place <= each).order_by(inner.c.place))
+        documents: dict[str, list[Document]] = {}
+        for row in rows:
+            documents.setdefault(row._mapping["first"], []).append(_value(row))
+        groups = [Group(canonical(row.key), row.size, documents.get(row.first, [])) for row in found]
+        return GroupPage(groups, int(found[0].groups), int(found[0].documents))
+
+    def _group_totals(self, key: Sql, where: ColumnElement[bool]) -> tuple[int, int]:
+        sizes = select(func.count().label("n")).select_from(_documents).where(where).group_by(key).subquery()
+        groups, documents = self._connection.execute(select(func.count(), func.coalesce(func.sum(sizes.c.n), 0))).one()
+        return int(groups), int(documents)
+
+    def key(self, field: str) -> Sql:
+        """What documents are grouped by."""
+        return group_expression(field, columns=FIELDS, payload=_payload, dialect=self._dialect)
+
+    def distinct(self, scope: Scope, field: str, *, limit: int) -> list[tuple[Any, int]]:
+        """(value, how often), most frequent first."""
+        query: Select[Any] = distinct_values(
+            field,
+            source=_documents,
+            where=self.where(scope),
+            columns=FIELDS,
+            payload=_payload,
+            dialect=self._dialect,
+            limit=limit,
+        )
+        return [(canonical(value), count) for value, count in self._connection.execute(query)]
+
+    def measure(self, function: str, field: str | None) -> Sql:
+        """One aggregate to select from documents. Raises Invalid when there is no such aggregate."""
+        return aggregate(function, field, columns=FIELDS, payload=_payload, dialect=self._dialect)
+
+    def vector_names(self, documents: Sequence[Document]) -> dict[str, list[str]]:
+        """The names of each document's vectors, by document id."""
+        vectors = tables.vectors.c
+        names: dict[tuple[str, int], list[str]] = {}
+        for chunk in chunks(sorted({document.memo_key for document in documents})):
+            query = select(vectors.memo_key, vectors.position, vectors.output).where(vectors.memo_key.in_(chunk))
+            for memo_key, position, output in self._connection.execute(query.order_by(vectors.output)):
+                names.setdefault((memo_key, position), []).append(output)
+        return {document.document_id: names.get((document.memo_key, document.position), []) for document in documents}
+
+
+def _value(row: Row[Any]) -> Document:
+    return Document(**{name: row._mapping[name] for name in Document.model_fields})
