@@ -47,6 +47,10 @@ class SourceKey(NamedTuple):
     error: str | None = None
 
 
+JobRow = Row[Any]
+"""One pass as recorded: the columns of `sync_jobs`."""
+
+
 class LockLost(Transient):
     """Another process has taken the sync over; nothing of this step was recorded."""
 
