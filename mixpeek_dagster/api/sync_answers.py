@@ -8,9 +8,9 @@ from pydantic import BaseModel
 
 from mixpeek_dagster.api.connections import sdk_provider
 from mixpeek_dagster.api.organization import ORGANIZATION, USER
-from mixpeek_dagster.catalog.syncs import KeyState, SourceKey
+from mixpeek_dagster.catalog.syncs import JobRow, KeyState, SourceKey
 from mixpeek_dagster.models.ids import derived_id
-from mixpeek_dagster.models.syncs import Counters, Sync, SyncPass, SyncStatus
+from mixpeek_dagster.models.syncs import Counters, Sync, SyncStatus
 
 SDK_INTERVAL_S = 30
 SDK_CHUNK = 100
@@ -185,10 +185,10 @@ _SAME = {
 }
 
 
-def job_answer(sync: Sync, row: SyncPass) -> SyncJob:
+def job_answer(sync: Sync, row: JobRow) -> SyncJob:
     """A pass as clients see it; the counters of one that runs are the sync's own."""
     is_current = sync.cursor.job_id == row.sync_job_id
-    counters = sync.cursor.counters if is_current else row.counters
+    counters = sync.cursor.counters if is_current else Counters(**row.counters)
     return SyncJob(
         sync_job_id=row.sync_job_id,
         sync_config_id=sync.sync_id,

@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection as Database
 from sqlalchemy import Row, and_, case, delete, func, insert, or_, select, update
 
-from mixpeek_dagster.catalog import tables
+from mixpeek_dagster.catalog import request_tables, tables
 from mixpeek_dagster.catalog.rows import chunks, find, insert_unique, page, update_unique
 from mixpeek_dagster.errors import NotFound, Transient
 from mixpeek_dagster.models.ids import BucketId, ConnectionId, NamespaceId, SyncId, SyncJobId
-from mixpeek_dagster.models.syncs import Connection, Counters, Sync, SyncPass, SyncStatus
+from mixpeek_dagster.models.syncs import Connection, Counters, Sync, SyncStatus
 
 _syncs, _keys, _jobs, _connections = tables.syncs, tables.source_keys, tables.sync_jobs, tables.connections
-_dead_letters = tables.dead_letters
+_dead_letters = request_tables.dead_letters
 
 
 class KeyState(IntEnum):
@@ -45,6 +45,10 @@ class SourceKey(NamedTuple):
     object_id: str | None
     modified_at: float = 0.0
     error: str | None = None
+
+
+JobRow = Row[Any]
+"""One pass as recorded: the columns of `sync_jobs`."""
 
 
 class LockLost(Transient):
@@ -204,21 +208,20 @@ class SyncRecords:
 
     def jobs(
         self, sync_id: SyncId, *, status: str | None = None, limit: int = 100, offset: int = 0
-    ) -> tuple[list[SyncPass], int]:
+    ) -> tuple[Sequence[Row[Any]], int]:
         """Passes, newest first."""
         query = select(_jobs).where(_jobs.c.sync_id == sync_id)
         if status is not None:
             query = query.where(_jobs.c.status == status)
         order = [_jobs.c.started_at.desc().nulls_first(), _jobs.c.sync_job_id]
-        rows, total = page(self._connection, query, order=order, limit=limit, offset=offset)
-        return [SyncPass(**row._mapping) for row in rows], total
+        return page(self._connection, query, order=order, limit=limit, offset=offset)
 
-    def job(self, sync_id: SyncId, job_id: str) -> SyncPass:
+    def job(self, sync_id: SyncId, job_id: str) -> Row[Any]:
         """Raises NotFound when the sync has no such pass."""
         row = self._connection.execute(select(_jobs).where(_jobs.c.sync_id == sync_id, _jobs.c.sync_job_id == job_id)).first()
         if row is None:
             raise NotFound(f"No job {job_id!r} of sync {sync_id}.")
-        return SyncPass(**row._mapping)
+        return row
 
     # Dead letters: keys that cannot become objects as they are
 

@@ -267,18 +267,4 @@ class Sync(Value):
     updated_at: str
 
 
-class SyncPass(Value):
-    """One pass as recorded, under way or ended."""
-
-    sync_job_id: SyncJobId
-    sync_id: SyncId
-    status: str
-    trigger: str
-    counters: Counters
-    error: str | None = None
-    started_at: str | None = None
-    completed_at: str | None = None
-    updated_at: str
-
-
 Trigger = Literal["scheduled", "manual", "resume"]
