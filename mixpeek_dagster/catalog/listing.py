@@ -19,7 +19,7 @@ from mixpeek_dagster.catalog.queries import compile_filter
 from mixpeek_dagster.catalog.rows import chunks
 from mixpeek_dagster.models.documents import Document, DocumentState
 from mixpeek_dagster.models.filters import Filter
-from mixpeek_dagster.models.ids import CollectionId, NamespaceId
+from mixpeek_dagster.models.ids import CollectionId, DocumentId, NamespaceId
 
 _documents = tables.documents
 _payload: Sql = _documents.c.payload
@@ -115,6 +115,12 @@ class ListingRecords:
         if after is not None:
             query = query.where(order.after(after))
         return [_value(row) for row in self._connection.execute(query.order_by(*order.clauses).limit(limit).offset(offset))]
+
+    def ids(self, scope: Scope) -> list[DocumentId]:
+        """The ids of all documents, the oldest first."""
+        order = (_documents.c.created_at, _documents.c.document_id)
+        query = select(_documents.c.document_id).where(self.where(scope)).order_by(*order)
+        return list(self._connection.execute(query).scalars())
 
     def total(self, scope: Scope) -> int:
         """How many documents; from the running totals where the scope allows it."""
