@@ -195,9 +195,16 @@ class ListingRecords:
         )
         return [(canonical(value), count) for value, count in self._connection.execute(query)]
 
-    def measure(self, function: str, field: str | None) -> Sql:
-        """One aggregate to select from documents. Raises Invalid when there is no such aggregate."""
-        return aggregate(function, field, columns=FIELDS, payload=_payload, dialect=self._dialect)
+    def aggregates(
+        self, scope: Scope, keys: Sequence[str], measures: Sequence[tuple[str, str | None]]
+    ) -> Sequence[Row[Any]]:
+        """One row per group of the key fields: the keys, then every (function, field). Raises Invalid for an unknown function."""
+        known = {"columns": FIELDS, "payload": _payload}
+        grouped = [self.key(one) for one in keys]
+        numbers = [aggregate(function, field, **known, dialect=self._dialect) for function, field in measures]  # type: ignore[arg-type]
+        columns = [column.label(f"c{place}") for place, column in enumerate([*grouped, *numbers])]
+        query = select(*columns).select_from(_documents).where(self.where(scope)).group_by(*grouped)
+        return self._connection.execute(query).all()
 
     def vector_names(self, documents: Sequence[Document]) -> dict[str, list[str]]:
         """The names of each document's vectors, by document id."""

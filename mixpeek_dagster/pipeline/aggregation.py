@@ -9,9 +9,7 @@ from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
-from sqlalchemy import select
 
-from mixpeek_dagster.catalog import tables
 from mixpeek_dagster.catalog.functions import canonical
 from mixpeek_dagster.catalog.groups import AGGREGATES
 from mixpeek_dagster.catalog.listing import Scope
@@ -134,12 +132,8 @@ def _has(value: Any, one: Having) -> bool:
 
 def _in_sql(warehouse: Warehouse, scope: Scope, body: Aggregation) -> list[Row]:
     with warehouse.catalog.reading() as records:
-        listing = records.listing
-        keys = [listing.key(one.field) for one in body.group_by]
-        measures = [listing.measure(one.function, _operand(one)) for one in body.aggregations]
-        columns = [column.label(f"c{place}") for place, column in enumerate([*keys, *measures])]
-        query = select(*columns).select_from(tables.documents).where(listing.where(scope)).group_by(*keys)
-        found = records.connection.execute(query).all()
+        keys = [one.field for one in body.group_by]
+        found = records.listing.aggregates(scope, keys, [(one.function, _operand(one)) for one in body.aggregations])
     count = len(keys)
     return [
         (
