@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export MIXPEEK_HOME ?= $(CURDIR)/.mixpeek
 export DAGSTER_HOME ?= $(CURDIR)
+export DAGSTER_STATE ?= $(DAGSTER_HOME)/.dagster
 DAGSTER_PORT ?= 3000
 API_PORT ?= 8000
 JOBS ?= auto

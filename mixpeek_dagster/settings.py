@@ -5,6 +5,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+OWN_VARIABLES = frozenset(
+    {
+        "MIXPEEK_ALLOWED_HOSTS",
+        "MIXPEEK_AMBIENT_CREDENTIALS",
+        "MIXPEEK_CATALOG_URL",
+        "MIXPEEK_FSSPEC_PROTOCOLS",
+        "MIXPEEK_HOME",
+        "MIXPEEK_INDEX",
+        "MIXPEEK_LOCAL_ROOTS",
+        "MIXPEEK_MAX_FAILED_RATIO",
+        "MIXPEEK_MAX_OBJECTS_PER_RUN",
+        "MIXPEEK_MODELS",
+        "MIXPEEK_SECRET_KEY",
+        "MIXPEEK_THREADS",
+        "MIXPEEK_WEAVIATE_API_KEY",
+        "MIXPEEK_WEAVIATE_GRPC_PORT",
+        "MIXPEEK_WEAVIATE_URL",
+    }
+)
+"""What this module reads: a user's credentials may not name it, or the server would send its own secrets to a provider."""
+
 
 def _cpus() -> int:
     try:

@@ -1,8 +1,8 @@
 """Real storage servers for tests, as session fixtures: SeaweedFS, moto, fake-gcs-server, azurite.
 
-Each pytest process (each xdist worker) starts its own, on free ports of 127.0.0.1 with data in a temporary folder, and ends it with
-its whole process group; on Linux the kernel ends it too when pytest itself is killed. A server that is not installed skips its tests
-with a reason that says how to get it. Use: `pytest_plugins = ["tests.servers"]`.
+Each pytest process (each xdist worker) starts its own, on free ports of 127.0.0.1 with data in a temporary folder, and ends it
+with its whole process group; on Linux the kernel ends it too when pytest itself is killed. A server that is not installed skips
+its tests with a reason that says how to get it. Use: `pytest_plugins = ["tests.servers"]`.
 """
 
 import contextlib
@@ -69,8 +69,8 @@ def running_seaweedfs(folder: Path) -> Iterator[S3Server]:
         arguments = f"""
             server -ip=127.0.0.1 -ip.bind=127.0.0.1 -dir={folder} -master.port={master} -master.volumeSizeLimitMB=256
             -master.telemetry=false -volume.port={volume} -volume.max=0 -filer -filer.port={filer}
-            -filer.localSocket={folder}/f.sock -s3 -s3.port={s3} -s3.port.iceberg=0 -s3.port.lance=0 -s3.localSocket={folder}/s.sock
-            -s3.config={config}
+            -filer.localSocket={folder}/f.sock -s3 -s3.port={s3} -s3.port.iceberg=0 -s3.port.lance=0
+            -s3.localSocket={folder}/s.sock -s3.config={config}
         """
         return [weed, "-logdir", str(folder), *arguments.split()], f"http://127.0.0.1:{s3}"
 
@@ -161,7 +161,7 @@ def _is_free(port: int) -> bool:
 
 @contextlib.contextmanager
 def _running(command: Callable[[], tuple[list[str], str]], folder: Path, *, ready: Callable[[str], bool]) -> Iterator[str]:
-    """Run a server until the block ends; yields its base URL. Another process may take a port first, so it is tried three times."""
+    """Run a server until the block ends; yields its base URL. Another process may take a port first: there are three tries."""
     log = folder / "server.log"
     for _ in range(3):
         arguments, url = command()
@@ -173,7 +173,7 @@ def _running(command: Callable[[], tuple[list[str], str]], folder: Path, *, read
                 stderr=output,
                 cwd=folder,
                 start_new_session=True,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # one system call, no locks
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # one system call, no locks: safe
             )
         try:
             if _wait_until_ready(process, url, ready):

@@ -120,6 +120,17 @@ class BatchRecords:
             raise WrongState(f"Batch {batch.batch_id} was moved by another request at the same time; read it again.")
         return batch.model_copy(update=changed)
 
+    def start(self, batch_id: BatchId, *, now: str) -> bool:
+        """QUEUED → PROCESSING; False when it was not QUEUED any more, as of two parts that begin at once one comes second."""
+        changed = {"status": BatchStatus.PROCESSING, "started_at": now, "updated_at": now}
+        where = [_batches.c.batch_id == batch_id, _batches.c.status == BatchStatus.QUEUED]
+        return self._connection.execute(update(_batches).where(*where).values(changed)).rowcount == 1
+
+    def hold(self, batch_id: BatchId, *, now: str) -> None:
+        """Keep other transactions from settling the batch until this one is through: of the two that end its last parts, the
+        second must see what the first did."""
+        self._connection.execute(update(_batches).where(_batches.c.batch_id == batch_id).values(updated_at=now))
+
     def set(self, batch_id: BatchId, *, now: str, **values: Any) -> None:
         self._connection.execute(update(_batches).where(_batches.c.batch_id == batch_id).values(updated_at=now, **values))
 

@@ -118,7 +118,10 @@ class Catalog:
     @contextmanager
     def reading(self) -> Iterator[Records]:
         """Read one consistent snapshot without keeping writers waiting."""
-        with _as_catalog_error(self.url), self.engine.connect().execution_options(reading=True) as connection:
+        options: dict[str, Any] = {"reading": True}
+        if self.engine.dialect.name == "postgresql":
+            options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        with _as_catalog_error(self.url), self.engine.connect().execution_options(**options) as connection:
             yield Records(connection)
 
     def close(self) -> None:

@@ -4,10 +4,11 @@ A feature belongs to a content, not to a document: documents with the same conte
 a renamed, copied or re-synced file costs no inference and no second copy of its vectors.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, Table, bindparam, delete, func, insert, select, update
 
 from mixpeek_dagster.catalog import tables
 from mixpeek_dagster.catalog.rows import chunks
@@ -38,19 +39,24 @@ class DocumentRecords:
 
     def add_features(self, features: Sequence[Feature], *, now: str) -> None:
         """Record features. What is recorded already is replaced: the same content and extractor make the same feature."""
-        for chunk in chunks(sorted({feature.memo_key for feature in features})):
-            self._connection.execute(delete(_vectors).where(_vectors.c.memo_key.in_(chunk)))
-            self._connection.execute(delete(_features).where(_features.c.memo_key.in_(chunk)))
-        units = [{"memo_key": f.memo_key, "position": f.position, "fields": f.fields, "created_at": now} for f in features]
+        # In one order for everybody: two runs that make the same features at once then wait for each other, and do not deadlock.
+        ordered = sorted(features, key=lambda feature: (feature.memo_key, feature.position))
+        units = [{"memo_key": f.memo_key, "position": f.position, "fields": f.fields, "created_at": now} for f in ordered]
         data = [
             {"memo_key": f.memo_key, "position": f.position, "output": output, "data": vector}
-            for f in features
-            for output, vector in f.vectors.items()
+            for f in ordered
+            for output, vector in sorted(f.vectors.items())
         ]
-        if units:
-            self._connection.execute(insert(_features), units)
-        if data:
-            self._connection.execute(insert(_vectors), data)
+        self._upsert(_features, units)
+        self._upsert(_vectors, data)
+        self._remove_surplus_units(Counter(feature.memo_key for feature in ordered))
+
+    def _remove_surplus_units(self, units: Mapping[str, int]) -> None:
+        """Delete what an earlier extraction made beyond these numbers of units; after the writes, so that their locks are held."""
+        for count in sorted(set(units.values())):
+            for chunk in chunks([memo_key for memo_key, own in units.items() if own == count]):
+                for table in (_features, _vectors):
+                    self._connection.execute(delete(table).where(table.c.memo_key.in_(chunk), table.c.position >= count))
 
     def remove_unused_features(self, *, before: str, limit: int = 10_000) -> int:
         """Delete features that were made before a time and that no document uses any more."""
@@ -74,40 +80,49 @@ class DocumentRecords:
     # Documents
 
     def put(self, collection_id: CollectionId, documents: Sequence[Document]) -> int:
-        """Insert or replace documents of one collection; how many are new."""
+        """Insert or replace documents of one collection; how many are new. Of two with the same id the last counts."""
+        documents = list({document.document_id: document for document in documents}.values())
         if not documents:
             return 0
+        first = self._advance(collection_id, seqs=len(documents))
         known = 0
         for chunk in chunks([document.document_id for document in documents]):
             known += self._connection.execute(select(func.count()).where(_documents.c.document_id.in_(chunk))).scalar_one()
-        first = self._advance(collection_id, seqs=len(documents), documents=len(documents) - known)
         rows = [_row(document) | {"seq": seq} for seq, document in enumerate(documents, first)]
         if known == 0:
             self._connection.execute(insert(_documents), rows)
         else:
-            self._upsert(rows)
+            self._upsert(_documents, rows, keep=_KEPT)
+        if known < len(documents):
+            counted = update(_collections).where(_collections.c.collection_id == collection_id)
+            grown = _collections.c.document_count + len(documents) - known
+            self._connection.execute(counted.values(document_count=grown))
         return len(documents) - known
 
-    def _advance(self, collection_id: CollectionId, *, seqs: int, documents: int) -> int:
-        """Reserve sequence numbers. The row lock this takes makes commits of one collection visible in order of their numbers."""
-        counted = (
+    def _advance(self, collection_id: CollectionId, *, seqs: int) -> int:
+        """Reserve sequence numbers. The row lock this takes makes writers of one collection wait for each other, so that commits
+        are visible in order of their numbers and what is counted after it stays true."""
+        reserved = (
             update(_collections)
             .where(_collections.c.collection_id == collection_id)
-            .values(last_seq=_collections.c.last_seq + seqs, document_count=_collections.c.document_count + documents)
+            .values(last_seq=_collections.c.last_seq + seqs)
         )
-        if self._connection.execute(counted).rowcount == 0:
+        if self._connection.execute(reserved).rowcount == 0:
             raise NotFound(f"Collection {collection_id} was deleted while its documents were being written.")
         query = select(_collections.c.last_seq).where(_collections.c.collection_id == collection_id)
         return int(self._connection.execute(query).scalar_one()) - seqs + 1
 
-    def _upsert(self, rows: list[dict[str, Any]]) -> None:
+    def _upsert(self, table: Table, rows: list[dict[str, Any]], *, keep: Sequence[str] = ()) -> None:
+        if not rows:
+            return
         if self._connection.dialect.name == "sqlite":
             from sqlalchemy.dialects.sqlite import insert as upsert
         else:
             from sqlalchemy.dialects.postgresql import insert as upsert  # type: ignore[assignment]
-        statement = upsert(_documents)
-        changed = {column.name: statement.excluded[column.name] for column in _documents.c if column.name not in _KEPT}
-        self._connection.execute(statement.on_conflict_do_update(index_elements=["document_id"], set_=changed), rows)
+        statement = upsert(table)
+        keys = [column.name for column in table.primary_key]
+        changed = {c.name: statement.excluded[c.name] for c in table.c if c.name not in keys and c.name not in keep}
+        self._connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed), rows)
 
     def get(self, document_id: str, *, namespace_id: NamespaceId) -> Document:
         """By id inside a namespace.
@@ -178,7 +193,8 @@ class DocumentRecords:
     def with_descendants(self, document_ids: Sequence[str]) -> dict[CollectionId, list[DocumentId]]:
         """These documents and everything made from them in later tiers, by collection."""
         found: dict[CollectionId, list[DocumentId]] = {}
-        tier = list(document_ids)
+        seen = set(document_ids)
+        tier = list(seen)
         while tier:
             below: list[str] = []
             for chunk in chunks(tier):
@@ -189,20 +205,28 @@ class DocumentRecords:
                 below += self._connection.execute(
                     select(_documents.c.document_id).where(_documents.c.source_document_id.in_(chunk))
                 ).scalars()
-            tier = below
+            tier = [one for one in dict.fromkeys(below) if one not in seen]
+            seen.update(tier)
         return found
 
-    def remove(self, by_collection: Mapping[CollectionId, Sequence[str]]) -> int:
-        """Delete documents; how many there were. Vectors in an external index have to be gone before: see `retire`."""
+    def remove(self, by_collection: Mapping[CollectionId, Sequence[str]], *, only_retired: bool = False) -> int:
+        """Delete documents; how many there were. Vectors in an external index have to be gone before: see `retire`.
+
+        With `only_retired`, one that was written again after it was retired stays.
+        """
         removed = 0
-        for collection_id, document_ids in by_collection.items():
+        for collection_id, document_ids in sorted(by_collection.items()):
             gone = 0
+            own = update(_collections).where(_collections.c.collection_id == collection_id)
+            self._connection.execute(own.values(removals=_collections.c.removals))  # its lock first, as `put` does
             for chunk in chunks(document_ids):
-                gone += self._connection.execute(delete(_documents).where(_documents.c.document_id.in_(chunk))).rowcount
+                doomed = delete(_documents).where(_documents.c.document_id.in_(chunk))
+                if only_retired:
+                    doomed = doomed.where(_documents.c.state == DocumentState.DELETING)
+                gone += self._connection.execute(doomed).rowcount
             if gone:
-                counted = update(_collections).where(_collections.c.collection_id == collection_id)
                 self._connection.execute(
-                    counted.values(document_count=_collections.c.document_count - gone, removals=_collections.c.removals + 1)
+                    own.values(document_count=_collections.c.document_count - gone, removals=_collections.c.removals + 1)
                 )
             removed += gone
         return removed

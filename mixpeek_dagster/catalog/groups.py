@@ -1,8 +1,8 @@
 """Groups, distinct values and simple aggregates of a field.
 
-A document belongs to the group of its value (`comparison.value_at`): 1 and 1.0 are one group, an array is one value, null and missing are
-the group null. Distinct values are counted per candidate of a filter, so of arrays per element. Keys and values are JSON; `canonical`
-gives both databases the same numbers (Postgres may say 1.0 where SQLite says 1).
+A document belongs to the group of its value (`comparison.value_at`): 1 and 1.0 are one group, an array is one value, null and
+missing are the group null. Distinct values are counted per candidate of a filter, so of arrays per element. Keys and values are
+JSON; `canonical` gives both databases the same numbers (Postgres may say 1.0 where SQLite says 1).
 """
 
 from collections.abc import Mapping
@@ -37,7 +37,9 @@ AGGREGATES: Final = frozenset({"count", "count_distinct", "sum", "avg", "min", "
 
 
 def group_expression(field: str, *, columns: Mapping[str, Sql], payload: Sql, dialect: Dialect) -> Sql:
-    """What to GROUP BY, and to select as the key of the group; None for null and missing. Raises `Invalid` when the field is no path."""
+    """What to GROUP BY, and to select as the key of the group; None for null and missing. Raises `Invalid` when the field is no
+    path.
+    """
     found = field_of(field, columns=columns, payload=payload, dialect=dialect)
     if isinstance(found, sqlite.SqliteField):
         return type_coerce(sqlite.group_key(payload, field, found.at()), JSON(none_as_null=True))
@@ -57,7 +59,9 @@ def distinct_values(
     dialect: Dialect,
     limit: int,
 ) -> Select[Any]:
-    """(value, how often) of a field in the rows of `source` that pass `where`, most frequent first; null and missing are left out."""
+    """(value, how often) of a field in the rows of `source` that pass `where`, most frequent first; null and missing are left
+    out.
+    """
     found = field_of(field, columns=columns, payload=payload, dialect=dialect)
     key: Sql
     tie: Sql

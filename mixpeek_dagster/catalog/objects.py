@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Text, bindparam, cast, delete, func, insert, literal, or_, select, tuple_, update
 
-from mixpeek_dagster.catalog import tables
+from mixpeek_dagster.catalog import request_tables, tables
 from mixpeek_dagster.catalog.lists import Listing, ordering, predicate
 from mixpeek_dagster.catalog.rows import chunks, insert_unique
 from mixpeek_dagster.errors import NotFound
@@ -13,7 +13,7 @@ from mixpeek_dagster.models.filters import Filter
 from mixpeek_dagster.models.ids import BucketId, NamespaceId, ObjectId
 from mixpeek_dagster.models.objects import ObjectStatus, StoredObject
 
-_table, _keys = tables.objects, tables.object_keys
+_table, _keys = tables.objects, request_tables.object_keys
 _COLUMNS = ("object_id", "bucket_id", "namespace_id", "key_prefix", "sync_id", "status", "error", "size_bytes", "revision")
 _FIELDS = {name: _table.c[name] for name in (*_COLUMNS, "created_at", "updated_at")}
 

@@ -1,11 +1,12 @@
 """What a filter compares, as SQL: candidates (`Operand`) and how the candidates of a field are reached (`Field`).
 
-The expressions of a payload field's own value are also what its indexes are built on, so they hold no bound parameter. They mark the few
-documents where the path meets an array or an object, so that one index finds a value and also the arrays to look into.
+The expressions of a payload field's own value are also what its indexes are built on, so they hold no bound parameter. They mark
+the few documents where the path meets an array or an object, so that one index finds a value and also the arrays to look into.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import ge, le
 from typing import Any, Literal, Protocol
 
 from sqlalchemy import Boolean, ColumnElement, Numeric, String, cast, collate, false, func, literal, literal_column, null
@@ -17,6 +18,7 @@ from mixpeek_dagster.models.filters import Condition
 
 Sql = ColumnElement[Any]
 Test = Callable[["Operand"], ColumnElement[bool]]
+Bound = str | int | float | None
 View = Literal["text", "folded", "number"]
 Dialect = Literal["sqlite", "postgresql"]
 
@@ -101,8 +103,16 @@ class Field(Protocol):
         """Some candidate passes the test, which looks at `view`."""
         ...
 
+    def near(self, first: Bound, last: Bound, *, view: View) -> list[ColumnElement[bool]]:
+        """Cheap predicates that hold wherever some candidate's view may lie between `first` and `last`: what to look at at
+        all.
+        """
+        ...
+
     def equals(self, condition: Condition, test: Test, *, view: View, values: Sequence[Sql]) -> ColumnElement[bool]:
-        """As `any`, where only candidates whose view is one of `values` pass: one search of an index finds them and the arrays."""
+        """As `any`, where only candidates whose view is one of `values` pass: one search of an index finds them and the
+        arrays.
+        """
         ...
 
     def contains(self, condition: Condition, within: Test, element: Test) -> ColumnElement[bool]:
@@ -144,6 +154,11 @@ class ColumnField:
     def any(self, condition: Condition, test: Test, *, view: View) -> ColumnElement[bool]:
         return test(self.operand())
 
+    def near(self, first: Bound, last: Bound, *, view: View) -> list[ColumnElement[bool]]:
+        key, kind = self.operand().view(view), "number" if view == "number" else "text"
+        bounds = (ge, first), (le, last)
+        return [order(key, literal(end)) for order, end in bounds if end is not None and kind in self.operand().kinds]
+
     def equals(self, condition: Condition, test: Test, *, view: View, values: Sequence[Sql]) -> ColumnElement[bool]:
         return test(self.operand())
 
@@ -171,6 +186,6 @@ def variants(wanted: str) -> tuple[str, str]:
     return "".join(upper for upper, _ in found), "".join(lower for _, lower in found)
 
 
-def decimal(value: float) -> Sql:
+def decimal(value: str | float) -> Sql:
     """A number as Postgres reads it in JSON."""
     return cast(literal(str(value)), Numeric)

@@ -1,11 +1,12 @@
 """Pages in a total order, and the cursors that continue them.
 
-The order is that of `comparison.sort_key`: numbers < texts < false < true < arrays and objects < null and missing, texts by code point;
-descending turns it round, but null and missing stay last. Documents with equal values follow each other by their id, in the same direction.
-A cursor holds the value and the id of the last document, so documents that come or go elsewhere neither repeat nor skip any.
+The order is that of `comparison.sort_key`: numbers < texts < false < true < arrays and objects < null and missing, texts by code
+point; descending turns it round, but null and missing stay last. Documents with equal values follow each other by their id, in
+the same direction. A cursor holds the value and the id of the last document, so documents that come or go elsewhere neither
+repeat nor skip any.
 
-Sorting by a column that is not nullable, with the id after it, is one range of an index (column, id). Sorting by a payload field reads
-every row of the filter.
+Sorting by a column that is not nullable, with the id after it, is one range of an index (column, id). Sorting by a payload field
+reads every row of the filter.
 """
 
 import base64

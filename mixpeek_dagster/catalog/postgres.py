@@ -1,13 +1,14 @@
 """Payload fields on Postgres: paths in a JSONB document.
 
-Texts are one expression under collation C (bytes, which is the order of code points), in which booleans and what is no scalar are marked by
-control characters; numbers are a numeric one, in which what is no scalar is NaN, which sorts last. Everything is said in functions that
-every supported version has and that depend on no setting of the server.
+Texts are one expression under collation C (bytes, which is the order of code points), in which booleans and what is no scalar are
+marked by control characters; numbers are a numeric one, in which what is no scalar is NaN, which sorts last. Everything is said
+in functions that every supported version has and that depend on no setting of the server.
 """
 
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import ge, le
 
 from sqlalchemy import (
     ColumnElement,
@@ -31,7 +32,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import DOUBLE_PRECISION, JSONB
 
-from mixpeek_dagster.catalog.operands import KEY_LENGTH, ONE, Dialect, Operand, Sql, Test, View, decimal, quoted, variants
+from mixpeek_dagster.catalog.operands import KEY_LENGTH, ONE, Bound, Dialect, Operand, Sql, Test, View, decimal, quoted, variants
 from mixpeek_dagster.models.comparison import EARTH_RADIUS_M, INSTANT_PATTERN, TINY, fold, fold_table
 from mixpeek_dagster.models.filters import Condition
 from mixpeek_dagster.models.geometry import Box, Circle, Polygon, Region
@@ -101,6 +102,15 @@ class PostgresField:
     def any(self, condition: Condition, test: Test, *, view: View) -> ColumnElement[bool]:
         operand = self.operand()
         return or_(test(operand), and_(operand.view(view) == _marker(view), self._inside(test)))
+
+    def near(self, first: Bound, last: Bound, *, view: View) -> list[ColumnElement[bool]]:
+        key = self.operand().view(view)
+        bounds = [
+            order(key, decimal(end) if view == "number" else literal(end))
+            for order, end in ((ge, first), (le, last))
+            if end is not None
+        ]
+        return [or_(and_(*bounds), key == _marker(view))] if bounds else []
 
     def equals(self, condition: Condition, test: Test, *, view: View, values: Sequence[Sql]) -> ColumnElement[bool]:
         operand, marker = self.operand(), _marker(view)
@@ -207,7 +217,8 @@ def _in_region(value: Sql, region: Region) -> ColumnElement[bool]:
             return 2 * literal(EARTH_RADIUS_M, DOUBLE_PRECISION) * func.asin(func.sqrt(func.least(1.0, h))) <= region.radius_m
         case Polygon():
             outer, *holes = (_in_ring(lat, lon, ring) for ring in region.rings)
-            return and_(lat.is_not(None), lon.is_not(None), outer, *(~hole for hole in holes))
+            lats, lons = ([edge[axis] for edge in region.rings[0]] for axis in (0, 1))
+            return and_(lat.between(min(lats), max(lats)), lon.between(min(lons), max(lons)), outer, *(~hole for hole in holes))
     raise AssertionError(region)
 
 

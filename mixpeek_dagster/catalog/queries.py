@@ -1,29 +1,33 @@
-"""From a filter to SQL with exactly the meaning of `Filter.matches`, on SQLite and on Postgres, and the indexes that make it fast.
+"""From a filter to SQL with exactly the meaning of `Filter.matches`, on SQLite and on Postgres, and the indexes that make it
+fast.
 
-Names in `columns` are columns of the table, every other name is a path in the payload. Conditions on a payload field compare the very
-expressions that `index_expressions` gives, so the database uses such an index by itself where it exists:
+Names in `columns` are columns of the table, every other name is a path in the payload. Conditions on a payload field compare the
+very expressions that `index_expressions` gives, so the database uses such an index by itself where it exists:
 
 | declared type | indexes | serve |
 |---|---|---|
-| keyword, uuid, datetime, bool | the folded text, the text | eq, in, gt … lte, starts_with: ignoring case by the first, exact, dates and booleans by the second |
+| keyword, uuid | the folded text, the text | eq, in, gt … lte, starts_with: ignoring case by the first, exactly by the second |
+| datetime, bool | the text | eq, in, gt … lte |
 | integer, float | the number | eq, in, gt … lte |
 | text, geo | none | – |
 
 Negations (ne, nin, NOT, is_null) read every row. Texts outside ASCII are found in the folded index by their ASCII beginning.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final
 
 from sqlalchemy import ColumnElement, and_, false, func, literal, not_, or_, true
+from sqlalchemy.sql.elements import Grouping
 
 from mixpeek_dagster.catalog import postgres, sqlite
 from mixpeek_dagster.catalog.functions import register_functions
-from mixpeek_dagster.catalog.operands import KEY_LENGTH, ColumnField, Dialect, Field, Operand, Sql, Test, View
+from mixpeek_dagster.catalog.operands import KEY_LENGTH, Bound, ColumnField, Dialect, Field, Operand, Sql, Test, View
 from mixpeek_dagster.errors import Invalid
+from mixpeek_dagster.models import patterns
 from mixpeek_dagster.models.comparison import fold, instant_us
 from mixpeek_dagster.models.filters import EQUALITY, ORDER, PATTERNS, All, Condition, Filter, Neither, Node, Some, field_path
 
@@ -42,7 +46,8 @@ INDEX_TYPES: Final[Mapping[str, tuple[View, ...]]] = {
 
 
 def compile_filter(filter: Filter, *, columns: Mapping[str, Sql], payload: Sql, dialect: Dialect) -> ColumnElement[bool]:
-    """A predicate that holds for exactly the rows whose record the filter matches; it is true, false or NULL, where NULL is no match.
+    """A predicate that holds for exactly the rows whose record the filter matches; it is true, false or NULL, where NULL is no
+    match.
 
     Args:
         columns: known field names → columns of texts, numbers or booleans. NULL is a missing field; texts hold no JSON.
@@ -56,12 +61,32 @@ def compile_filter(filter: Filter, *, columns: Mapping[str, Sql], payload: Sql, 
             fields[name] = field_of(name, columns=columns, payload=payload, dialect=dialect)
         return fields[name]
 
+    def ranges(conditions: Sequence[Condition]) -> list[ColumnElement[bool]]:
+        """Two bounds of one field become one range."""
+        found: dict[tuple[str, View], tuple[Bound, Bound]] = {}
+        for condition in conditions:
+            if (bounds := _bounds(condition)) is not None:
+                view, first, end = bounds
+                known = found.get((condition.field, view), (None, None))
+                found[condition.field, view] = (known[0] if first is None else first, known[1] if end is None else end)
+        return [near for (name, view), bounds in found.items() for near in field(name).near(*bounds, view=view)]
+
+    def exact(condition: Condition) -> ColumnElement[bool]:
+        test = _condition(condition, field(condition.field))
+        # Where a range is said apart, it alone shall be looked up: a planner cannot know that it is the narrower one.
+        return test if _bounds(condition) is None else func.coalesce(test, false())
+
+    def groups(nodes: Sequence[Node]) -> list[Node]:
+        return [node for node in nodes if not isinstance(node, Condition)]
+
     def compiled(node: Node) -> ColumnElement[bool]:
         match node:
             case Condition():
-                return _condition(node, field(node.field))
+                return and_(*ranges([node]), exact(node))
             case All(nodes):
-                return and_(true(), *map(compiled, nodes))
+                own = [inner for inner in nodes if isinstance(inner, Condition)]
+                # What is cheap comes first: databases look at conditions from left to right.
+                return and_(true(), *ranges(own), *map(exact, own), *map(compiled, groups(nodes)))
             case Some(nodes):
                 return or_(false(), *map(compiled, nodes))
             case Neither(nodes):
@@ -79,7 +104,8 @@ def field_of(name: str, *, columns: Mapping[str, Sql], payload: Sql, dialect: Di
 
 
 def index_expressions(field: str, type: str, *, payload: Sql, dialect: Dialect) -> list[Sql]:
-    """What to build the indexes of a declared payload field on: one index for each expression, alone or after columns such as an id.
+    """What to build the indexes of a declared payload field on: one index for each expression, alone or after columns such as an
+    id.
 
     Raises:
         Invalid: the type is none of `INDEX_TYPES`, or the field is no path.
@@ -87,7 +113,7 @@ def index_expressions(field: str, type: str, *, payload: Sql, dialect: Dialect) 
     if type not in INDEX_TYPES:
         raise Invalid(f"unknown type {type!r} of an index; known are {', '.join(INDEX_TYPES)}")
     operand = field_of(field, columns={}, payload=payload, dialect=dialect).operand()
-    return [operand.view(view) for view in INDEX_TYPES[type]]
+    return [Grouping(operand.view(view)) for view in INDEX_TYPES[type]]
 
 
 def _not(predicate: ColumnElement[bool]) -> ColumnElement[bool]:
@@ -95,7 +121,9 @@ def _not(predicate: ColumnElement[bool]) -> ColumnElement[bool]:
 
 
 def _condition(condition: Condition, field: Field) -> ColumnElement[bool]:
-    """One condition; negative operators are the negation of their positive counterpart, so that every field has to say only that."""
+    """One condition; negative operators are the negation of their positive counterpart, so that every field has to say only
+    that.
+    """
     match condition.operator:
         case "exists":
             found = field.is_reached(replace(condition, value=True))
@@ -122,6 +150,24 @@ def _condition(condition: Condition, field: Field) -> ColumnElement[bool]:
     }
     test = tests[condition.operator]
     return field.any(condition, lambda operand: test(operand, condition), view=_view(condition, condition.value))
+
+
+def _bounds(condition: Condition) -> tuple[View, Bound, Bound] | None:
+    """(view, first, last): where that view of a candidate must lie, ends included, for the condition to hold at all."""
+    value, operator = condition.value, condition.operator
+    if operator not in ORDER and operator != "starts_with":
+        return None
+    view = _view(condition, value)
+    is_up = operator not in ("lt", "lte")
+    if not isinstance(value, str):
+        return view, *((value, None) if is_up else (None, value))
+    if operator in ORDER and (instant := instant_us(value)) is not None:
+        day = _day(instant, -1 if is_up else 2) or None
+        return view, *((day, None) if is_up else (None, day))
+    start = (value if view == "text" else _ascii_start(fold(value)))[: KEY_LENGTH - 1]
+    if not start:
+        return None
+    return view, start if is_up else None, (_after(start) or None) if operator == "starts_with" or not is_up else None
 
 
 def _view(condition: Condition, value: object) -> View:
@@ -291,7 +337,10 @@ def _has(operand: Operand, condition: Condition) -> ColumnElement[bool]:
 
 
 def _finds(operand: Operand, condition: Condition) -> ColumnElement[bool]:
-    return _texts(operand, operand.functions.search(operand.text, condition))
+    """A pattern; before it, what the text must contain for a word or a phrase to be found in it costs next to nothing."""
+    parts = patterns.parts(condition.operator, condition.value)
+    near = [operand.functions.has(operand.folded, literal(part)) for part in parts if part and part.isascii()]
+    return _texts(operand, and_(true(), *near, operand.functions.search(operand.text, condition)))
 
 
 def _folded(operand: Operand, condition: Condition, wanted: str) -> Sql:

@@ -1,7 +1,8 @@
 """Payload fields on SQLite: paths in a JSON text.
 
-A value is one expression that keeps its type: texts and numbers are themselves; false, true and what is no scalar are the blobs 00, 01
-and 02, which sort after all texts; null and missing are NULL. Where an array lies in the middle of a path, the reference itself is asked.
+A value is one expression that keeps its type: texts and numbers are themselves; false, true and what is no scalar are the blobs
+00, 01 and 02, which sort after all texts; null and missing are NULL. Where an array lies in the middle of a path, the reference
+itself is asked.
 """
 
 import json
@@ -12,12 +13,13 @@ from sqlalchemy import ColumnElement, and_, case, cast, func, literal, literal_c
 from sqlalchemy.types import Boolean, NullType, String
 
 from mixpeek_dagster.catalog.functions import condition_key
-from mixpeek_dagster.catalog.operands import ONE, Dialect, Operand, Sql, Test, View, quoted
+from mixpeek_dagster.catalog.operands import ONE, Bound, Dialect, Operand, Sql, Test, View, quoted
 from mixpeek_dagster.models.comparison import fold
 from mixpeek_dagster.models.filters import Condition
 
 FALSE, TRUE, OTHER = (literal_column(f"x'0{kind}'", NullType()) for kind in range(3))
 _ARRAY: Sql = literal_column("'array'")
+_LEAST: Sql = literal_column("-9e999", NullType())
 _TEXTS: tuple[Sql, Sql] = (literal_column("''", NullType()), literal_column("x''", NullType()))
 
 
@@ -62,6 +64,14 @@ class SqliteField:
         operand = self.operand()
         return or_(test(operand), and_(operand.view(view) == OTHER, self._inside(condition, test)))
 
+    def near(self, first: Bound, last: Bound, *, view: View) -> list[ColumnElement[bool]]:
+        # A range with two ends is what the planner takes for a small one. The mark of arrays sorts above everything.
+        key = self.operand().view(view)
+        if last is None:
+            return [] if first is None else [key >= literal(first), key <= OTHER]
+        lowest = _TEXTS[0] if isinstance(last, str) else _LEAST
+        return [or_(and_(key <= literal(last), key >= (lowest if first is None else literal(first))), key == OTHER)]
+
     def equals(self, condition: Condition, test: Test, *, view: View, values: Sequence[Sql]) -> ColumnElement[bool]:
         key = self.operand().view(view)
         return and_(key.in_([*values, OTHER]), or_(key != OTHER, self._inside(condition, test)))
@@ -93,7 +103,9 @@ class SqliteField:
         return [and_(self._middles(), self._reference(condition))] if len(self.path) > 1 else []
 
     def _reference(self, condition: Condition) -> ColumnElement[bool]:
-        return type_coerce(func.mixpeek_matches(condition_key(condition), self.payload) == ONE, Boolean)
+        # Asked only where the first step holds an array or an object, so that alone is handed over, not the whole document.
+        first = func.json_object(quoted(self.path[0]), func.json_extract(self.payload, self.at(1)))
+        return type_coerce(func.mixpeek_matches(condition_key(condition), first) == ONE, Boolean)
 
     def _inside(self, condition: Condition, test: Test) -> ColumnElement[bool]:
         each = func.json_each(self.payload, self.at()).table_valued("value", "type")
@@ -110,9 +122,8 @@ def _operand(kind: Sql, value: Sql, otherwise: Sql) -> Operand:
 
     key = keyed(value)
     is_text = kind == literal_column("'text'")
-    within = literal_column("''"), literal_column("x''")
     return Operand(
-        key, keyed(func.lower(value)), key, is_text, TRUE, FALSE, FUNCTIONS, texts_within=within, numbers_below=within[0]
+        key, keyed(func.lower(value)), key, is_text, TRUE, FALSE, FUNCTIONS, texts_within=_TEXTS, numbers_below=_TEXTS[0]
     )
 
 

@@ -5,13 +5,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
 
-from mixpeek_dagster.catalog import tables
+from mixpeek_dagster.catalog import request_tables
 from mixpeek_dagster.catalog.rows import page
 from mixpeek_dagster.errors import NotFound
 from mixpeek_dagster.models.ids import NamespaceId, TaskId
 from mixpeek_dagster.models.tasks import Task, TaskStatus
 
-_table = tables.tasks
+_table = request_tables.tasks
 _OPEN = [TaskStatus.PENDING, TaskStatus.PROCESSING]
 
 

@@ -1,7 +1,8 @@
 """The tree of a text pattern, what it writes itself as for Python and Postgres, and how it searches a text in bounded time.
 
-Every set of characters is spelled out as code points, so no locale and no flag can change what a pattern means. Where backtracking could
-get expensive, the text is run through a lazily built automaton, which takes time proportional to the length of the text.
+Every set of characters is spelled out as code points, so no locale and no flag can change what a pattern means. Where
+backtracking could get expensive, the text is run through a lazily built automaton, which takes time proportional to the length of
+the text.
 """
 
 import bisect
@@ -99,7 +100,9 @@ def size(node: Node) -> int:
 
 
 def _effort(node: Node) -> tuple[float, int]:
-    """(ways to match at one place, open-ended repetitions): backtracking takes at most ways × length ** (1 + repetitions) steps."""
+    """(ways to match at one place, open-ended repetitions): backtracking takes at most ways × length ** (1 + repetitions)
+    steps.
+    """
     match node:
         case Seq(nodes):
             efforts = [_effort(inner) for inner in nodes]
@@ -142,7 +145,9 @@ def _code(code: int) -> str:
 
 
 class _Automaton:
-    """Thompson's construction, made deterministic while it reads. One step per character; states are forgotten when there are many."""
+    """Thompson's construction, made deterministic while it reads. One step per character; states are forgotten when there are
+    many.
+    """
 
     def __init__(self, node: Node) -> None:
         self.jumps: list[list[tuple[str, int]]] = []

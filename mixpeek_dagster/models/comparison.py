@@ -1,7 +1,8 @@
 """What stored JSON values mean when they are compared: folding, instants, numbers, paths, points, order.
 
 Every rule here is one that Python, SQLite and Postgres can follow alike; `catalog.dialects` says the same in SQL and
-`tests/properties/test_filter_meaning.py` holds the three together. Records carry no NUL, no lone surrogate, no NaN and no infinity.
+`tests/properties/test_filter_meaning.py` holds the three together. Records carry no NUL, no lone surrogate, no NaN and no
+infinity.
 """
 
 import functools
@@ -40,9 +41,10 @@ _TIME = re.compile(r"(\d\d):(\d\d)(?::(\d\d)(?:[.](\d+))?)?(?:[Zz]|([+-])(\d\d):
 def fold_table() -> Mapping[int, int]:
     """Code point → folded code point, for `str.translate`: simple case folding, one character for one.
 
-    Covers ASCII, the letters of Unicode 3.2 up to U+218F (Latin, Greek, Cyrillic, Armenian …) and full-width Latin, so it is the same on
-    every Python. No character outside ASCII folds into ASCII (the Kelvin sign stays itself): a folded ASCII text therefore equals
-    what `lower()` of both databases makes of the original, and their native functions and indexes can be used for it.
+    Covers ASCII, the letters of Unicode 3.2 up to U+218F (Latin, Greek, Cyrillic, Armenian …) and full-width Latin, so it is the
+    same on every Python. No character outside ASCII folds into ASCII (the Kelvin sign stays itself): a folded ASCII text
+    therefore equals what `lower()` of both databases makes of the original, and their native functions and indexes can be used
+    for it.
     """
     table = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
     for first, end in _FOLDED_BLOCKS:
@@ -118,7 +120,9 @@ def candidates(record: Mapping[str, Json], path: Sequence[str]) -> Iterator[Json
 
 
 def value_at(record: Mapping[str, Json], path: Sequence[str]) -> Json:
-    """The one value a document is sorted and grouped by: None when missing, the list of all where the path goes through an array."""
+    """The one value a document is sorted and grouped by: None when missing, the list of all where the path goes through an
+    array.
+    """
     value: Json = record
     for key in path:
         if isinstance(value, list | tuple):

@@ -1,15 +1,17 @@
 """Filters: the wire form parsed into a frozen tree, and what it means for one record.
 
-`Filter.matches` is the reference meaning; `catalog.queries` compiles the same tree to SQL, and a property test holds them together.
+`Filter.matches` is the reference meaning; `catalog.queries` compiles the same tree to SQL, and a property test holds them
+together.
 
-A filter is null or {} (everything), a condition {field, operator = eq, value}, or a node {AND, OR, NOT, case_sensitive, …}: all of AND,
-at least one of OR, none of NOT, and every other key is an equality test. Absent, null and empty groups say nothing. Texts compare ignoring
-case (`comparison.fold`) unless the root says `case_sensitive: true`; the stray `case_sensitive` that clients put on inner nodes is ignored.
-The fields in `EXACT_FIELDS` hold identifiers and always compare exactly.
+A filter is null or {} (everything), a condition {field, operator = eq, value}, or a node {AND, OR, NOT, case_sensitive, …}: all
+of AND, at least one of OR, none of NOT, and every other key is an equality test. Absent, null and empty groups say nothing. Texts
+compare ignoring case (`comparison.fold`) unless the root says `case_sensitive: true`; the stray `case_sensitive` that clients put
+on inner nodes is ignored. The fields in `EXACT_FIELDS` hold identifiers and always compare exactly.
 
-A `field` is a dotted path; a step into an array goes into each of its objects. *Reached* are the values at the path; the *candidates* of an
-operator are the reached values, with arrays replaced by their elements. An operator holds when it holds for any candidate; a candidate of
-another type than the operator compares does not match. What is reached is also what `comparison` says about numbers, instants and points.
+A `field` is a dotted path; a step into an array goes into each of its objects. *Reached* are the values at the path; the
+*candidates* of an operator are the reached values, with arrays replaced by their elements. An operator holds when it holds for
+any candidate; a candidate of another type than the operator compares does not match. What is reached is also what `comparison`
+says about numbers, instants and points.
 
 | operator | value | holds when |
 |---|---|---|
@@ -25,11 +27,11 @@ another type than the operator compares does not match. What is reached is also 
 | phrase | text | a candidate text has its words in sequence, ignoring case and what separates them |
 | words | text | one candidate text has every word or one of its English forms as a whole word, ignoring case |
 | geo_radius | {center: point (or lat, lon), radius: metres} | a candidate point is at most that far |
-| geo_bounding_box | {top_left, bottom_right} | a candidate point is inside or on the edge; left > right crosses the antimeridian |
-| geo_polygon | {exterior: {points}, interiors: [{points}]} | a candidate point is inside the exterior and in no interior, on a flat map |
+| geo_bounding_box | {top_left, bottom_right} | a candidate point is inside or on the edge; left > right crosses ±180 |
+| geo_polygon | {exterior: {points}, interiors: [{points}]} | a point is inside the exterior and in no interior, on a flat map |
 
-`eq null` is `is_null: true`. A text value that is an ISO date or datetime compares as an instant, and only with texts that are ISO too, in
-eq, ne, in, nin, gt, gte, lt and lte.
+`eq null` is `is_null: true`. A text value that is an ISO date or datetime compares as an instant, and only with texts that are
+ISO too, in eq, ne, in, nin, gt, gte, lt and lte.
 """
 
 import json
@@ -91,7 +93,9 @@ OPERATORS: Final = EQUALITY | ORDER.keys() | CONTAINMENT | PATTERNS | PRESENCE |
 
 @dataclass(frozen=True)
 class Condition:
-    """One test of one field. `value` is normalised: numbers within 64 bits or floats, `in` lists as tuples, geo values as `Region`."""
+    """One test of one field. `value` is normalised: numbers within 64 bits or floats, `in` lists as tuples, geo values as
+    `Region`.
+    """
 
     field: str
     operator: str

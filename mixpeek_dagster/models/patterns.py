@@ -1,11 +1,12 @@
-r"""Text patterns with one meaning in Python and Postgres: the restricted regular expressions of `regex`, and `phrase` and `words`.
+r"""Text patterns with one meaning in Python and Postgres: the restricted regular expressions of `regex`, and `phrase` and
+`words`.
 
 A pattern is parsed here into the small tree of `models.automata`, which writes it out again for Python and for Postgres.
 
-The dialect: literals, `.` (anything but a newline), sets `[a-z]` `[^…]`, `\d \w \s` and `\D \W \S` (ASCII), `\b` and `\B` (ASCII words),
-`^` and `\A` (start of the text), `$` and `\Z` (its very end), `( )`, `(?: )`, `|`, `* + ? {m} {m,} {m,n}` and their lazy forms,
-`\t \n \r \f \v`, `\xHH`, `\uHHHH`. No backreferences, no lookaround, no flags, no possessive forms.
-Time is bounded whatever the pattern.
+The dialect: literals, `.` (anything but a newline), sets `[a-z]` `[^…]`, `\d \w \s` and `\D \W \S` (ASCII), `\b` and `\B` (ASCII
+words), `^` and `\A` (start of the text), `$` and `\Z` (its very end), `( )`, `(?: )`, `|`, `* + ? {m} {m,} {m,n}` and their lazy
+forms, `\t \n \r \f \v`, `\xHH`, `\uHHHH`. No backreferences, no lookaround, no flags, no possessive forms. Time is bounded
+whatever the pattern.
 """
 
 import bisect
@@ -222,7 +223,9 @@ def tokens(text: str) -> list[str]:
 
 @functools.lru_cache(256)
 def phrase(text: str) -> tuple[Pattern, ...]:
-    """The words of `text` one after the other, whatever separates them; ignores case. Raises `ValueError` when there is no word."""
+    """The words of `text` one after the other, whatever separates them; ignores case. Raises `ValueError` when there is no
+    word.
+    """
     return (_whole([Seq(_joined(tokens(text)))]),)
 
 
@@ -230,6 +233,18 @@ def phrase(text: str) -> tuple[Pattern, ...]:
 def words(text: str) -> tuple[Pattern, ...]:
     """One pattern for each word of `text`: the word or another of its English forms (`forms`) as a whole word; ignores case."""
     return tuple(_whole([_literal(form) for form in forms(word)]) for word in dict.fromkeys(_some(tokens(text))))
+
+
+def parts(operator: str, text: str) -> list[str]:
+    """Folded texts that every text contains in which `words` or `phrase` finds `text`; nothing is known of a regex."""
+    if operator == "regex":
+        return []
+    return tokens(text) if operator == "phrase" else [_common_start(forms(word)) for word in tokens(text)]
+
+
+def _common_start(texts: list[str]) -> str:
+    first, last = min(texts), max(texts)
+    return first[: next((place for place, (a, b) in enumerate(zip(first, last)) if a != b), min(len(first), len(last)))]
 
 
 def forms(word: str) -> list[str]:

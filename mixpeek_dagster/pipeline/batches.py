@@ -4,12 +4,13 @@ Every function that writes takes the `records` of the caller's transaction, so a
 """
 
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 
 from mixpeek_dagster.catalog import Records
 from mixpeek_dagster.catalog.batches import Claim
 from mixpeek_dagster.errors import BadRequest, MixpeekError, NotFound, Transient, WrongState
 from mixpeek_dagster.models.batches import Batch, BatchPart, BatchStatus, DedupStrategy, PartStatus, Step, fold, partition_key
-from mixpeek_dagster.models.collections import downstream_tiers
+from mixpeek_dagster.models.collections import Collection, downstream_tiers
 from mixpeek_dagster.models.ids import BatchId, BucketId, CollectionId, NamespaceId, TaskId, new_id
 from mixpeek_dagster.models.objects import ObjectStatus
 from mixpeek_dagster.settings import Settings
@@ -61,7 +62,7 @@ def submit(records: Records, batch: Batch, *, settings: Settings, now: str) -> B
     A bucket without a collection has nothing to extract: such a batch is COMPLETED at once, and says so.
 
     Raises:
-        BadRequest: the batch has no items.
+        BadRequest: the batch has no items, or names a collection without what that reads from.
         WrongState: it is not a DRAFT.
     """
     if batch.item_count == 0:
@@ -71,6 +72,7 @@ def submit(records: Records, batch: Batch, *, settings: Settings, now: str) -> B
         tiers = downstream_tiers(every, roots=[batch.bucket_id] if batch.bucket_id else [])
         if batch.collection_ids is not None:
             tiers = [[one for one in tier if one in batch.collection_ids] for tier in tiers]
+            _check_upstream(every, {one for tier in tiers for one in tier})
     else:
         roots = list(batch.collection_ids or [])
         below = downstream_tiers([one for one in every if one.collection_id not in roots], roots=roots)
@@ -106,6 +108,15 @@ def submit(records: Records, batch: Batch, *, settings: Settings, now: str) -> B
     return queued
 
 
+def _check_upstream(every: Sequence[Collection], chosen: AbstractSet[CollectionId]) -> None:
+    for collection in every:
+        above = collection.source.collection_ids
+        if collection.collection_id in chosen and above and not any(one in chosen for one in above):
+            raise BadRequest(
+                f"Collection {collection.collection_id} reads from {', '.join(above)}, which this batch leaves out: name that too."
+            )
+
+
 def claim(records: Records, *, limit: int, now: str, accepts: Callable[[Sequence[str]], bool] = lambda _: True) -> list[Claim]:
     """Claim queued parts for Dagster, oldest first; those whose collections are not `accepts`ed yet stay queued."""
     return records.batches.claim(limit=limit, now=now, accepts=accepts)
@@ -118,6 +129,7 @@ def open_step(records: Records, key: str, collection_id: CollectionId, *, run_id
 
     Raises:
         NotFound: the part does not exist, or has no step for the collection.
+        Superseded: the batch was canceled.
     """
     part = records.batches.part(key)
     if part is None:
@@ -127,12 +139,16 @@ def open_step(records: Records, key: str, collection_id: CollectionId, *, run_id
     if not steps:
         raise NotFound(f"Batch {part.batch_id} has no work for collection {collection_id}.")
     current = steps[0]
+    if batch.status is BatchStatus.CANCELED:
+        raise Superseded(f"Batch {batch.batch_id} was canceled; run {run_id} does nothing.")
     if batch.status.is_terminal:
-        return batch, part, current.model_copy(update={"after": ""})
+        again = {name: getattr(current, name) for name in ("batch_id", "part", "collection_id", "tier", "status")}
+        return batch, part, Step(**again)
     if records.batches.move_part(part, PartStatus.RUNNING, run_id=run_id, heartbeat_at=now):
         part = part.model_copy(update={"status": PartStatus.RUNNING, "run_id": run_id})
-    if batch.status is BatchStatus.QUEUED:
-        batch = records.batches.move(batch, BatchStatus.PROCESSING, now=now, started_at=now)
+    if batch.status is BatchStatus.QUEUED and not records.batches.start(batch.batch_id, now=now):
+        return open_step(records, key, collection_id, run_id=run_id, now=now)  # another part's run, or a cancel, was quicker
+    batch = records.batches.get(batch.batch_id)
     if current.status is not PartStatus.COMPLETED:
         current = current.model_copy(update={"status": PartStatus.RUNNING, "started_at": current.started_at or now})
         records.batches.save_step(current)
@@ -183,6 +199,7 @@ def _settle_objects(records: Records, batch: Batch, part: BatchPart, *, now: str
 
 def settle(records: Records, batch_id: BatchId, *, settings: Settings, now: str) -> Batch:
     """Fold the parts into the batch's status; ends the batch, with its event, when all of them have ended."""
+    records.batches.hold(batch_id, now=now)
     batch = records.batches.get(batch_id)
     parts = records.batches.parts(batch_id)
     status = fold([part.status for part in parts])

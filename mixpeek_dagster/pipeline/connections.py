@@ -1,6 +1,7 @@
 """Connections: how to reach a provider, with its secrets encrypted at rest.
 
-A config's `credentials` are the secret part. A value may be `{"env": "MIXPEEK_…"}` instead, read from the environment when used.
+A config's `credentials` and `options` are the secret part. A value in them may be `{"env": "MIXPEEK_…"}` instead, read from the
+environment when used; the server's own settings cannot be read that way.
 """
 
 import hashlib
@@ -13,9 +14,10 @@ from typing import Any
 from mixpeek_dagster.errors import Invalid
 from mixpeek_dagster.models.ids import ConnectionId, new_id
 from mixpeek_dagster.models.syncs import Connection, ConnectionSpec
-from mixpeek_dagster.settings import Settings
+from mixpeek_dagster.settings import OWN_VARIABLES, Settings
 
 _ENV_PREFIX = "MIXPEEK_"
+_SECRET = ("credentials", "options")  # fsspec's options carry users and passwords
 
 
 def make_connection(
@@ -23,12 +25,13 @@ def make_connection(
 ) -> tuple[Connection, str | None]:
     """A connection to record, its body free of secrets, and the ciphertext of its credentials."""
     connection_id = ConnectionId(new_id("conn"))
-    body = {key: value for key, value in spec.config.items() if key != "credentials"}
-    credentials = spec.config.get("credentials")
+    body = {key: value for key, value in spec.config.items() if key not in _SECRET}
+    hidden = {key: spec.config[key] for key in _SECRET if spec.config.get(key)}
+    credentials = hidden.get("credentials")
     kind = credentials.get("type") if isinstance(credentials, Mapping) else None
     if credentials:
         body["credentials"] = {"type": kind} if kind else {}
-    secrets = _encrypt(json.dumps(credentials), settings) if credentials else None
+    secrets = _encrypt(json.dumps(hidden), settings) if hidden else None
     connection = Connection(
         connection_id=connection_id,
         name=name or connection_id,
@@ -46,9 +49,9 @@ def open_config(body: Mapping[str, Any], secrets: str | None, *, settings: Setti
     Raises:
         Invalid: a referenced variable is unset or not allowed, or the key that encrypted the secrets is gone.
     """
-    config = {key: value for key, value in body.items() if key != "credentials"}
+    config = {key: value for key, value in body.items() if key not in _SECRET}
     if secrets is not None:
-        config["credentials"] = _resolve(json.loads(_decrypt(secrets, settings)))
+        config |= _resolve(json.loads(_decrypt(secrets, settings)))
     return config
 
 
@@ -59,6 +62,8 @@ def _resolve(value: Any) -> Any:
         name = str(value["env"])
         if not name.startswith(_ENV_PREFIX):
             raise Invalid(f"Credentials may only name environment variables that start with {_ENV_PREFIX}, not {name!r}.")
+        if name in OWN_VARIABLES:
+            raise Invalid(f"Credentials may not name {name}: it is a setting of the server itself.")
         if name not in os.environ:
             raise Invalid(f"Environment variable {name}, which the credentials name, is not set for this process.")
         return os.environ[name]
@@ -69,7 +74,10 @@ def _fernet(settings: Settings) -> Any:
     from cryptography.fernet import Fernet, MultiFernet
 
     keys = [key.strip() for key in (settings.secret_key or "").split(",") if key.strip()]
-    return MultiFernet([Fernet(key) for key in keys or [_own_key(settings.home / "secret.key")]])
+    try:
+        return MultiFernet([Fernet(key) for key in keys or [_own_key(settings.home / "secret.key")]])
+    except ValueError:  # `from None`: the message might quote the key
+        raise Invalid("A key in MIXPEEK_SECRET_KEY is not a Fernet key: 32 bytes in URL-safe base64.") from None
 
 
 def signing_key(settings: Settings) -> bytes:

@@ -85,6 +85,8 @@ class _StepRun:
         self.report = StepReport(step)
         self.is_projection = warehouse.index.is_projection
         self.space = space_of(collection)
+        self.asked: set[str] = set()
+        self.broken: dict[str, Exception] = {}
         self.index_names = {vector.output: vector.index_name for vector in collection.vectors}
 
     def run(self, progress: Callable[[Step], None]) -> StepReport:
@@ -116,10 +118,10 @@ class _StepRun:
         list(pool.map(self.reader.fetch, items))
         with self.warehouse.catalog.reading() as records:
             known = records.documents.features([item.memo_key for item in items if item.memo_key])
-        to_infer, asked = [], set(known)
+        to_infer = []
         for item in items:
-            if item.memo_key and item.memo_key not in asked:
-                asked.add(item.memo_key)  # the same content twice in one window is inferred once
+            if item.memo_key and item.memo_key not in known and item.memo_key not in self.asked:
+                self.asked.add(item.memo_key)  # the same content twice in one part is inferred once
                 to_infer.append(item)
         prepared = prepare(
             self.extractor, [item.contents for item in to_infer], threads=self.warehouse.settings.threads, stop=stop
@@ -155,13 +157,17 @@ class _StepRun:
                     for position, unit in enumerate(extraction.units)
                 ]
                 fresh += features[item.memo_key]
-        errors = {item.memo_key: item.error for item in window.to_infer if item.error is not None}
+        self.broken |= {item.memo_key: item.error for item in window.to_infer if item.error is not None}
+        awaited = {item.memo_key for item in window.items if item.memo_key} - features.keys() - self.broken.keys()
+        if awaited:  # the window before was still inferring them when this one was prepared
+            with self.warehouse.catalog.reading() as records:
+                features |= records.documents.features(awaited)
         documents: list[Document] = []
         sources: list[tuple[str, int, str, int]] = []
         failures: list[Failure] = []
         skipped = 0
         for item in window.items:
-            error = item.error or errors.get(item.memo_key)
+            error = item.error or self.broken.get(item.memo_key)
             if item.skip is not None:
                 skipped += 1
             elif error is None:
@@ -189,25 +195,31 @@ class _StepRun:
                 "seconds": self.step.seconds + seconds,
             }
         )
+        if self.is_projection:
+            # The step moves on only when the index has the documents and the stale ones are on their way out.
+            with self.warehouse.catalog.transaction() as records:
+                advance_step(records, self.batch, self.part, self.step, run_id=self.run_id, now=now)
+                self._write(records, fresh, documents, now=now)
+            self._index(documents)
         with self.warehouse.catalog.transaction() as records:
             advance_step(records, self.batch, self.part, step, run_id=self.run_id, now=now)
-            records.documents.add_features(fresh, now=now)
-            records.documents.put(self.collection.collection_id, documents)
             if not self.is_projection:
-                self._remove_stale(records, sources, now=now)
+                self._write(records, fresh, documents, now=now)
+            self._remove_stale(records, sources, now=now)
             if self.part.attempt > 1:
                 done = [item.item_id for item in window.items if item.error is None]
                 records.batches.clear_failures(self.batch.batch_id, self.collection.collection_id, done)
             records.batches.add_failures(failures)
         self.step = self.report.step = step
         if self.is_projection:
-            self._index(documents)
-            with self.warehouse.catalog.transaction() as records:
-                self._remove_stale(records, sources, now=now)
             finish_removals(self.warehouse, collection=self.collection)
         self.report.documents += len(documents)
         self.report.failures += failures[: 50 - len(self.report.failures)]
         self.report.rows += [document.payload for document in documents[: SAMPLES - len(self.report.rows)]]
+
+    def _write(self, records: Records, features: Sequence[Feature], documents: Sequence[Document], *, now: str) -> None:
+        records.documents.add_features(features, now=now)
+        records.documents.put(self.collection.collection_id, documents)
 
     def _documents(self, item: Item, features: Sequence[Feature], *, now: str) -> list[Document]:
         passed = self._passed_through(item)

@@ -8,6 +8,7 @@ from mixpeek_dagster.errors import NotFound
 from mixpeek_dagster.models.documents import Document
 from mixpeek_dagster.models.ids import CollectionId, NamespaceId
 from mixpeek_dagster.models.objects import StoredObject
+from mixpeek_dagster.models.syncs import Sync
 from mixpeek_dagster.pipeline.answers import source_type
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 
@@ -72,6 +73,15 @@ def ancestors(records: Records, document: Document) -> list[Document]:
     return chain
 
 
+def _sync_of(records: Records, stored: StoredObject | None) -> Sync | None:
+    if stored is None or stored.sync_id is None:
+        return None
+    try:
+        return records.syncs.get(stored.sync_id)
+    except NotFound:
+        return None  # deleted meanwhile; its objects stay
+
+
 def explain(warehouse: Warehouse, document_id: str, *, namespace_id: NamespaceId | None = None) -> Explanation:
     """Where a document and its vectors come from.
 
@@ -85,7 +95,7 @@ def explain(warehouse: Warehouse, document_id: str, *, namespace_id: NamespaceId
         chain = ancestors(records, document)
         collections = {one.collection_id: one for one in records.collections.all(document.namespace_id)}
         stored = records.objects.named([document.root_object_id or ""]).get(document.root_object_id or "")
-        sync = records.syncs.get(stored.sync_id) if stored and stored.sync_id else None
+        sync = _sync_of(records, stored)
         data = records.documents.vectors_of([document])[document.document_id]
     links = []
     for one in chain:

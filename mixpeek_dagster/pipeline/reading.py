@@ -79,7 +79,7 @@ class Reader:
         self._filter = Filter.parse((collection.source.source_filters or {}).get("filters"))
         self._syncs: dict[SyncId, Sync] = {}
         first = any(collection.collection_id in tier for tier in batch.dag_tiers[:1])
-        self._reads_items = first or collection.source.type == "bucket"
+        self._reads_items = collection.source.type == "bucket" or (batch.type == "COLLECTION" and first)
         self.window = 2 * SMALLEST
         """How many items the next window takes; the step tunes it to its speed."""
 
@@ -116,6 +116,11 @@ class Reader:
                         one.skip = "deleted since the batch was made"
                     elif one.item_id in done:
                         one.skip = "has documents already"
+            seen: set[str] = set()
+            for one in items:
+                if one.item_id in seen and one.skip is None:
+                    one.skip = "is in this batch already"
+                seen.add(one.item_id)
             return self._filtered(items)
 
     def _done_before(self, records: Any, objects: Mapping[str, StoredObject]) -> set[str]:

@@ -71,7 +71,7 @@ def reconcile(warehouse: Warehouse, run_state: Callable[[BatchPart], RunState], 
         state = run_state(part)
         if state is RunState.ALIVE:
             continue
-        if state is RunState.UNKNOWN and (part.heartbeat_at or part.claimed_at or "") > late:
+        if state is RunState.UNKNOWN and max(part.heartbeat_at or "", part.claimed_at or "") > late:
             continue  # Dagster may still be about to create the run
         settled += _settle(
             warehouse, part, state, f"Run {part.run_id or part.run_key} of part {part.partition_key} is {state.value}."

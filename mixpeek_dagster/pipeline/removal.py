@@ -61,5 +61,5 @@ def finish_removals(warehouse: Warehouse, *, collection: Collection | None = Non
             ids = [document.document_id for document in waiting]
             warehouse.index.delete(space_of(each), ids)
             with warehouse.catalog.transaction() as records:
-                removed += records.documents.remove({each.collection_id: ids})
+                removed += records.documents.remove({each.collection_id: ids}, only_retired=True)
     return removed

@@ -66,10 +66,14 @@ def advance(warehouse: Warehouse, sync_id: SyncId, *, budget_s: float, force: bo
             records.syncs.unlock(sync_id, owner=warehouse.owner)
 
 
-def config_hash(sync: Sync, bucket: Bucket) -> str:
-    """Changes when a pass could take other files, or make other objects of them; credentials are not in it."""
+def config_hash(sync: Sync, bucket: Bucket, *, place: str) -> str:
+    """Changes when a pass could take other files, or make other objects of them; credentials are not in it.
+
+    Args:
+        place: what the source lists, as its `uri`: a connection may be pointed at another bucket.
+    """
     spec = sync.spec.model_dump_json(include={"source_path", "file_filters", "schema_mapping"})
-    return hashlib.sha256(f"{sync.provider}{spec}{bucket.bucket_schema.model_dump_json()}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{sync.provider}{place}{spec}{bucket.bucket_schema.model_dump_json()}".encode()).hexdigest()[:16]
 
 
 class _Pass:
@@ -82,7 +86,7 @@ class _Pass:
         self.source: ObjectSource = warehouse.source(sync)
         self.intake = Intake(sync, bucket, self.source)
         self.started = time.perf_counter()
-        self.config_hash = config_hash(sync, bucket)
+        self.config_hash = config_hash(sync, bucket, place=self.source.uri)
         self.drifted = sync.cursor.config_hash != self.config_hash
 
     def run(self, *, deadline: float) -> Progress:
@@ -115,7 +119,6 @@ class _Pass:
             confirmed_deletes=sync.confirm_deletes,
         )
         with self.warehouse.catalog.transaction() as records:
-            assert cursor.job_id is not None
             if self.cursor.phase is not Phase.IDLE:
                 records.syncs.forget_missing(sync.sync_id)
                 if self.cursor.job_id is not None:
@@ -124,10 +127,10 @@ class _Pass:
                         self.cursor.job_id, status="failed", counters=self.cursor.counters, now=now, error=words
                     )
             queued = records.syncs.queued_job(sync.sync_id)
-            if queued is not None:
+            if queued is not None:  # somebody asked for this pass, and knows its id
                 records.syncs.start_job(queued, now=now)
                 cursor = cursor.model_copy(update={"job_id": queued})
-            else:
+            elif cursor.job_id is not None:
                 trigger = "manual" if sync.triggered_at else "scheduled"
                 records.syncs.add_job(cursor.job_id, sync.sync_id, trigger=trigger, now=now)
             # Due from here on until it ends, however it was started.
@@ -324,11 +327,12 @@ def _merge(
     return fresh, missing  # type: ignore[return-value]
 
 
-def _without_token(cursor: SyncCursor) -> SyncCursor:
-    """Where to go on when the provider does not take its token back: behind the last key, or, without an order, from the start."""
+def _without_token(cursor: SyncCursor, source: ObjectSource) -> SyncCursor:
+    """Where to go on when the provider does not take its token back: behind the last key where it can, else from the start."""
     if cursor.token is None:
         return cursor
-    return cursor.model_copy(update=_from_the_start(cursor) if cursor.unordered else {"token": None, "landmark": None})
+    again = cursor.unordered or not source.capabilities.start_after
+    return cursor.model_copy(update=_from_the_start(cursor) if again else {"token": None, "landmark": None})
 
 
 def _from_the_start(cursor: SyncCursor) -> dict[str, object]:
@@ -339,7 +343,7 @@ def _from_the_start(cursor: SyncCursor) -> dict[str, object]:
 def _record_failure(warehouse: Warehouse, sync_id: SyncId, error: MixpeekError) -> Progress:
     with warehouse.catalog.transaction() as records:
         sync = records.syncs.get(sync_id)
-        cursor = _without_token(sync.cursor) if isinstance(error, BadListing) else sync.cursor
+        cursor = _without_token(sync.cursor, warehouse.source(sync)) if isinstance(error, BadListing) else sync.cursor
         failures = sync.consecutive_failures + 1
         wait_s = min(5.0 * 2 ** min(failures, 16), max(float(sync.spec.polling_interval_seconds), 300.0))
         records.syncs.save(

@@ -1,7 +1,7 @@
 """The proof: list the source, the catalog and the vector index, and say what is missing, extra, stale or duplicate."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from mixpeek_dagster.catalog.syncs import KeyState
@@ -103,13 +103,14 @@ def _check_collection(warehouse: Warehouse, collection: Collection, every: list[
             for stored in records.objects.named(records.objects.ids_in_bucket(bucket_id)).values()
         }
         seen: Counter[tuple[str, str, int]] = Counter()
-        after, of_object = "", set()
+        after, of_object, of_document = "", set[str | None](), set[str | None]()
         while documents := records.documents.scan(collection.collection_id, after=after):
             after = documents[-1].document_id
             for document in documents:
                 check.compared += 1
                 _check_document(check, document, objects, seen)
                 of_object.add(document.root_object_id)
+                of_document.add(document.source_document_id)
     direct = collection.source.type == "bucket"
     for object_id, stored in objects.items():
         if stored.status is ObjectStatus.FAILED:
@@ -118,11 +119,30 @@ def _check_collection(warehouse: Warehouse, collection: Collection, every: list[
             check.note("missing", f"{stored.fields.get('path', object_id)} (not processed yet)")
         elif direct and object_id not in of_object and _has_input(collection, stored.fields, [b.property for b in stored.blobs]):
             check.note("missing", str(stored.fields.get("path", object_id)))
+    for upstream in _upstream(warehouse, collection):
+        read_from = objects.get(upstream.root_object_id or "")
+        if upstream.document_id in of_document or read_from is None or read_from.status is not ObjectStatus.COMPLETED:
+            continue
+        if _has_input(collection, upstream.payload, [blob.property for blob in read_from.blobs]):
+            check.note("missing", f"{read_from.fields.get('path', read_from.object_id)} (from {upstream.document_id})")
     return check
 
 
+def _upstream(warehouse: Warehouse, collection: Collection) -> Iterator[Document]:
+    """The documents that a collection of a later tier reads."""
+    for collection_id in collection.source.collection_ids:
+        after = ""
+        while True:
+            with warehouse.catalog.reading() as records:
+                page = records.documents.scan(collection_id, after=after)
+            if not page:
+                break
+            yield from page
+            after = page[-1].document_id
+
+
 def _check_document(
-    check: Check, document: Document, objects: dict[str, StoredObject], seen: Counter[tuple[str, str, int]]
+    check: Check, document: Document, objects: Mapping[str, StoredObject], seen: Counter[tuple[str, str, int]]
 ) -> None:
     stored = objects.get(document.root_object_id or "")
     if stored is None:
@@ -135,7 +155,7 @@ def _check_document(
         check.note("duplicate", document.document_id)
 
 
-def _has_input(collection: Collection, fields: dict[str, object], blobs: list[str]) -> bool:
+def _has_input(collection: Collection, fields: Mapping[str, object], blobs: list[str]) -> bool:
     mapped = collection.feature_extractor.input_mappings.values()
     filtered = bool((collection.source.source_filters or {}).get("filters"))
     return not filtered and any(path in blobs or isinstance(fields.get(path), str) for path in mapped)

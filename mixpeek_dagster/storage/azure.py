@@ -9,7 +9,6 @@ from email.utils import formatdate, parsedate_to_datetime
 from functools import lru_cache
 from typing import BinaryIO, Literal, Self
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
-from xml.etree.ElementTree import Element, ParseError, XMLParser
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from urllib3.exceptions import HTTPError
@@ -33,9 +32,9 @@ from mixpeek_dagster.storage.http import Http, Request, body_stream, read_all
 from mixpeek_dagster.storage.places import Place, place_of
 from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
 from mixpeek_dagster.storage.tokens import BearerToken, ask_for_token, host_of
+from mixpeek_dagster.storage.xml_answers import parse_xml
 
 API_VERSION = "2021-12-02"
-LONGEST_PAGE = 64 * 1024 * 1024
 IDENTITY_HOST = "169.254.169.254"
 
 Meaning = tuple[type[MixpeekError], str]
@@ -169,7 +168,7 @@ class AzureSource:
             page = _page(response.stream(65536))
         except (ValueError, HTTPError) as error:
             response.close()
-            raise BadListing(f"The listing of {self.uri} is broken ({error}).") from error
+            raise BadListing(f"The listing of {self.uri} {error}.") from error
         finally:
             response.release_conn()
         if page.token is not None and page.token == token:
@@ -243,8 +242,8 @@ def _authorizer(config: AzureConfig, account: str, settings: Settings) -> Callab
         return lambda request: sign(request, account=account, secret=secret)
     if not settings.ambient_credentials:
         raise Invalid(
-            "The connection has no account_key, and managed identities are this machine's own: an operator can lend them to syncs "
-            "(MIXPEEK_AMBIENT_CREDENTIALS=1)."
+            "The connection has no account_key, and managed identities are this machine's own: an operator can lend them to "
+            "syncs (MIXPEEK_AMBIENT_CREDENTIALS=1)."
         )
     query = {"api-version": "2018-02-01", "resource": "https://storage.azure.com/"}
     if config.credentials.client_id:
@@ -278,25 +277,15 @@ def sign(request: Request, *, account: str, secret: bytes) -> Request:
 
 
 def _page(chunks: Iterable[bytes]) -> Page:
-    parser = XMLParser()
-    size = 0
-    try:
-        for chunk in chunks:
-            size += len(chunk)
-            if size > LONGEST_PAGE or b"<!DOCTYPE" in chunk:
-                raise ValueError("not a listing")
-            parser.feed(chunk)
-        root: Element = parser.close()
-    except ParseError as error:
-        raise ValueError("not whole XML") from error
+    root = parse_xml(chunks)
     blobs, marker = root.find("Blobs"), root.find("NextMarker")
     if root.tag != "EnumerationResults" or blobs is None or marker is None:
-        raise ValueError("not a listing")
+        raise ValueError("is not a listing")
     entries = []
     for blob in blobs.iterfind("Blob"):
         name, properties = blob.find("Name"), blob.find("Properties")
         if name is None or not name.text or properties is None:
-            raise ValueError("a blob without name or properties")
+            raise ValueError("holds a blob without name or properties")
         fields = {field.tag: field.text or "" for field in properties}
         if fields.get("ResourceType") == "directory":
             continue  # of an account with a hierarchical namespace: not a file

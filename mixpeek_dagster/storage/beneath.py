@@ -20,7 +20,9 @@ def real_path_beneath(root: bytes, path: bytes) -> bytes | None:
 
 
 def open_beneath(root: bytes, key: bytes) -> int:
-    """A read-only descriptor of the regular file `root/key`. No component may be a link, except a last one that stays below `root`.
+    """A read-only descriptor of the regular file `root/key`.
+
+    No component may be a link, except a last one that stays below `root`.
 
     Raises:
         FileNotFoundError: there is no such regular file below `root`.

@@ -15,8 +15,8 @@ LONGEST_NAME = 100
 
 
 class Blob(NamedTuple):
-    """A stored file. `sha256` in hex is known when we wrote the bytes ourselves; after a client's upload only where the store checks
-    it, else it is empty. `etag` is opaque."""
+    """A stored file. `sha256` (hex) is known when we wrote the bytes ourselves, else only where the store computes it; or empty.
+    `etag` is opaque."""
 
     key: str
     size: int
@@ -64,8 +64,10 @@ class BlobStore(Protocol):
     def presign_put(
         self, key: str, *, expires_s: int, content_type: str = "", size: int | None = None, max_bytes: int | None = None
     ) -> Presigned:
-        """Let a client put a new file: once, of this content type, of exactly `size` bytes, or of at most `max_bytes` where the store
-        can hold it to that (a bucket cannot: check on confirming)."""
+        """Let a client put a new file: once, of this content type, of exactly `size` bytes.
+
+        Without a size, of at most `max_bytes` where the store can hold it to that (a bucket cannot: check on confirming).
+        """
         ...
 
     def presign_get(self, key: str, *, expires_s: int, content_type: str = "", filename: str = "") -> Presigned:

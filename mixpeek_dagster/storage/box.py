@@ -1,6 +1,6 @@
 """Files in Box, below one folder. A key is `<file id>/<path below the folder>`: Box knows files by id, people by path.
 
-A renamed or moved file is another key: `head` of the old one says that it is gone. Folders are walked depth first, one request each.
+A renamed or moved file is another key: `head` of the old one says that it is gone. Folders are walked depth first, one by one.
 """
 
 import base64

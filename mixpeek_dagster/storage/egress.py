@@ -1,7 +1,7 @@
 """Where this server may connect to on a tenant's behalf: public addresses, and hosts that the operator allows.
 
 Names are resolved once and the connection goes to the very address that was checked, so a name that changes its answer between
-check and use (DNS rebinding) gains nothing. Every connection of the storage package to a URL that a tenant wrote goes through here.
+check and use (DNS rebinding) gains nothing. Every connection of this package to a URL that a tenant wrote goes through here.
 """
 
 import ipaddress

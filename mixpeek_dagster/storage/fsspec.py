@@ -1,7 +1,7 @@
 """Files behind any fsspec filesystem (SFTP, SMB, WebHDFS, Hugging Face, …): `fsspec+<protocol>`.
 
-The general way, for what has no file of its own. Folders are listed one by one and walked in order, so keys come in byte order. What
-an address may be is not checked here (each filesystem has its own client), so the operator allows protocols by name.
+The general way, for what has no file of its own. Folders are listed one by one and walked in order, so keys come in byte order.
+Addresses are not checked here (each filesystem has its own client), so the operator allows protocols by name.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, BinaryIO, cast
 
-import fsspec  # type: ignore[import-untyped]  # fsspec ships no types
+import fsspec
 from pydantic import BaseModel, ConfigDict, Field
 
 from mixpeek_dagster.errors import AccessDenied, Changed, Invalid, MixpeekError, ProviderDown
@@ -27,12 +27,14 @@ TIMES = ("mtime", "LastModified", "last_modified", "modified", "modificationTime
 
 
 class FsspecConfig(BaseModel):
-    """`protocol` is fsspec's name of the filesystem; `options` go to its constructor (host, user, password, …)."""
+    """`protocol` is fsspec's name of the filesystem; `options` (host, port, …) and `credentials` (whatever is secret: user,
+    password, token, …) go to its constructor."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     protocol: str = Field(pattern=r"^[a-z][a-z0-9_+.-]*$")
-    options: Mapping[str, Any] = Field(default_factory=dict, repr=False)
+    options: Mapping[str, Any] = Field(default_factory=dict)
+    credentials: Mapping[str, Any] = Field(default_factory=dict, repr=False)
 
 
 class FsspecSource:
@@ -57,7 +59,9 @@ class FsspecSource:
             raise Invalid("source_path chains filesystems (`::`), which is not allowed.")
         try:
             # Cached listings would hide new files.
-            filesystem = fsspec.filesystem(config.protocol, skip_instance_cache=True, use_listings_cache=False, **config.options)
+            filesystem = fsspec.filesystem(
+                config.protocol, skip_instance_cache=True, use_listings_cache=False, **config.options, **config.credentials
+            )
             folder = filesystem._strip_protocol(source_path.removeprefix("fsspec+"))
         except Exception as error:
             raise Invalid(f"fsspec cannot open protocol {config.protocol!r} ({type(error).__name__}).") from error

@@ -1,4 +1,4 @@
-"""One way to send HTTP requests to other people's storage: checked addresses, retries with backoff, transport failures as our errors.
+"""One way to send HTTP requests to other people's storage: checked addresses, retries, transport failures as our errors.
 
 Statuses are left to the caller, which knows its vendor's error bodies; `Http.send` only retries the ones that ask for it.
 """
@@ -43,7 +43,7 @@ class Request(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Backoff:
-    """How long to wait between tries, in seconds: doubling from `first_s` with jitter, or what the server asks, up to `longest_s`."""
+    """Seconds to wait between tries: doubling from `first_s` with jitter, or what the server asks, up to `longest_s`."""
 
     tries: int = 4
     first_s: float = 0.4

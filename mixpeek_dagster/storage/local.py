@@ -1,7 +1,7 @@
 """Files in a folder of this machine (or one mounted on it).
 
 Keys are paths below the source folder, `/`-joined bytes. Links to files are followed while their target stays below the folder;
-links to folders, sockets, pipes and devices are skipped. A folder that is missing or unreadable is an error, never an empty listing.
+links to folders, sockets, pipes and devices are skipped. A missing or unreadable folder is an error, never an empty listing.
 """
 
 import os

@@ -1,7 +1,7 @@
 """Our own files in a local folder, with URLs that this server signs and the API serves.
 
-A URL is a permission: it is good for one method, one key, a time, and for a PUT one content type and length. Whoever serves it calls
-`verify` first, then `LocalBlobs.receive` or `LocalBlobs.open`.
+A URL is a permission: it is good for one method, one key, a time, and for a PUT one content type and length. Whoever serves it
+calls `verify` first, then `LocalBlobs.receive` or `LocalBlobs.open`.
 """
 
 import hashlib
@@ -90,7 +90,7 @@ def _signature(permission: Permission, secret: bytes) -> str:
 
 
 class LocalBlobs:
-    """Files in a folder. A file is written beside its place, hashed and flushed on the way, then linked into it: never half there."""
+    """Files in a folder. A file is written beside its place, hashed and flushed, then linked into it: never half there."""
 
     def __init__(self, folder: Path, *, base_url: str, secret: bytes, clock: Callable[[], float] = time.time) -> None:
         """`base_url` is where the API serves blobs, such as `http://127.0.0.1:8000/v1/blobs`; `secret` signs the URLs."""

@@ -47,7 +47,7 @@ class MuxConfig(BaseModel):
 
 
 class MuxSource:
-    """All assets of an environment, or a single one. A file's revision is its rendition and size: assets never change otherwise."""
+    """All assets of an environment, or one. A file's revision is its rendition and size: assets never change otherwise."""
 
     Config = MuxConfig
     capabilities = Capabilities(order="unordered", start_after=False)

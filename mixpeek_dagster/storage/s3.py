@@ -1,7 +1,7 @@
 """Files in S3 and its relatives: AWS, R2, Backblaze B2, Wasabi, Tigris, Supabase and any S3-compatible server.
 
-botocore works out addresses and signs; our own HTTP and XML do the rest, so that every connection is checked (`egress`), keys stay
-byte-exact, and listing 100,000 keys takes about one CPU-second.
+botocore works out addresses and signs; our own HTTP and XML do the rest, so that every connection is checked (`egress`), keys
+stay byte-exact, and a listing takes a tenth of boto3's CPU.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -16,7 +16,7 @@ Label = Field(default=None, pattern=r"^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9]
 
 
 class Preset(NamedTuple):
-    """Endpoint rules of one provider. `endpoint` may hold `{region}`, `{account_id}`, `{project_ref}`; None is AWS's own rules."""
+    """Endpoint rules of one provider: `endpoint` may hold `{region}`, `{account_id}`, `{project_ref}`; None is AWS's own."""
 
     endpoint: str | None
     region: str | None

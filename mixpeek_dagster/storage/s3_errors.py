@@ -65,7 +65,7 @@ def error_code(body: bytes) -> str:
 def error_from(status: int, headers: Mapping[str, str], body: bytes, *, what: str) -> Exception:
     """The error of an answer that is not a success; `what` names the bucket or the file.
 
-    A 404 becomes `FileNotFoundError` only when S3 itself says that the key does not exist: a proxy's 404 must not delete anything.
+    A 404 becomes `FileNotFoundError` only when S3 itself says that the key does not exist: a proxy's must not delete anything.
     """
     code = error_code(body)
     if code in ("NoSuchKey", "NoSuchVersion"):

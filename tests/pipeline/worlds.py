@@ -6,6 +6,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
 from mixpeek_dagster.catalog import Catalog, Records
 from mixpeek_dagster.catalog.syncs import KeyState
 from mixpeek_dagster.catalog.tables import metadata
@@ -42,6 +44,12 @@ class Clock:
 
     def move(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
+
+
+def windows_of(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """Let every window of a step take `size` items."""
+    monkeypatch.setattr("mixpeek_dagster.pipeline.reading.SMALLEST", size // 2)
+    monkeypatch.setattr("mixpeek_dagster.pipeline.extraction.LARGEST", size)
 
 
 def emptied(url: str) -> str:

@@ -1,5 +1,8 @@
-"""What every provider must do. A vendor's test subclasses `ProviderContract` and supplies a `world`: an empty source, and a way to
-put and delete files behind its back."""
+"""What every provider must do.
+
+A vendor's test subclasses `ProviderContract` and supplies a `world`: an empty source, and a way to put and delete files behind
+its back.
+"""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -69,8 +72,8 @@ def listing(source: ObjectSource, *, after: bytes | None = None, limit: int = 10
 
 
 class ProviderContract:
-    """The tests. `impossible` names `AWKWARD` keys that the provider cannot hold; `keeps_its_order` is off for a server that promises
-    byte order and does not list in it."""
+    """The tests. `impossible` names `AWKWARD` keys that the provider cannot hold; `keeps_its_order` is off for a server that
+    promises byte order and does not list in it."""
 
     impossible: ClassVar[frozenset[str]] = frozenset()
     order_trap: ClassVar[list[bytes]] = ORDER_TRAP

@@ -68,7 +68,7 @@ def scripted(answer: Callable[[Asked], Answer]) -> Iterator[Scripted]:
             if said.cut is not None or said.length is not None:
                 self.close_connection = True
 
-        do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _respond
+        do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _respond  # the names that http.server calls
 
         def log_message(self, *_arguments: object) -> None:
             pass

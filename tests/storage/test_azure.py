@@ -105,7 +105,8 @@ def source_of(server: Scripted, **config: Any) -> AzureSource:
 
 
 def page_xml(names: str, marker: str = "") -> bytes:
-    return f"<?xml version='1.0'?><EnumerationResults><Blobs>{names}</Blobs><NextMarker>{marker}</NextMarker></EnumerationResults>".encode()
+    blobs = f"<Blobs>{names}</Blobs><NextMarker>{marker}</NextMarker>"
+    return f"<?xml version='1.0'?><EnumerationResults>{blobs}</EnumerationResults>".encode()
 
 
 BLOB = "<Blob><Name>{}</Name><Properties><Etag>0x1</Etag><Content-Length>1</Content-Length>{}</Properties></Blob>"

@@ -1,4 +1,4 @@
-"""Box, against a stub of the four calls that we make. It shows that our reading of Box's documents holds together, not Box itself."""
+"""Box, against a stub of the four calls that we make. It shows that our reading of Box's documents holds together, no more."""
 
 import base64
 import hashlib

@@ -82,26 +82,39 @@ def test_secrets_are_not_in_the_config_as_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("provider", "config", "endpoint"),
+    ("provider", "config", "url", "region", "path_style"),
     [
-        ("s3", {}, Endpoint(None, "us-east-1", path_style=False)),
-        ("s3", {"region": "eu-west-1"}, Endpoint(None, "eu-west-1", path_style=False)),
-        ("s3", {"endpoint_url": "minio.example:9000", "use_ssl": False}, Endpoint("http://minio.example:9000", "us-east-1", True)),
-        ("s3", {"endpoint_url": "https://s3.eu-central-1.wasabisys.com/"}, Endpoint("https://s3.eu-central-1.wasabisys.com", "eu-central-1", True)),
-        ("r2", {"account_id": "acc1"}, Endpoint("https://acc1.r2.cloudflarestorage.com", "auto", True)),
-        ("wasabi", {"region": "eu-central-2"}, Endpoint("https://s3.eu-central-2.wasabisys.com", "eu-central-2", True)),
-        ("backblaze", {"region": "us-west-004"}, Endpoint("https://s3.us-west-004.backblazeb2.com", "us-west-004", True)),
-        ("backblaze", {"endpoint_url": "https://s3.us-west-004.backblazeb2.com"}, Endpoint("https://s3.us-west-004.backblazeb2.com", "us-west-004", True)),
-        ("backblaze", {}, None),
-        ("tigris", {}, Endpoint("https://fly.storage.tigris.dev", "auto", False)),
-        ("tigris", {"endpoint_url": "https://t3.storage.dev"}, Endpoint("https://t3.storage.dev", "auto", False)),
-        ("supabase", {"project_ref": "ref1", "region": "eu-west-1"}, Endpoint("https://ref1.storage.supabase.co/storage/v1/s3", "eu-west-1", True)),
+        ("s3", {}, None, "us-east-1", False),
+        ("s3", {"region": "eu-west-1"}, None, "eu-west-1", False),
+        ("s3", {"endpoint_url": "minio.example:9000", "use_ssl": False}, "http://minio.example:9000", "us-east-1", True),
+        ("s3", {"endpoint_url": "https://s3.eu-1.wasabisys.com/"}, "https://s3.eu-1.wasabisys.com", "eu-1", True),
+        ("r2", {"account_id": "acc1"}, "https://acc1.r2.cloudflarestorage.com", "auto", True),
+        ("wasabi", {"region": "eu-central-2"}, "https://s3.eu-central-2.wasabisys.com", "eu-central-2", True),
+        ("backblaze", {"region": "us-west-004"}, "https://s3.us-west-004.backblazeb2.com", "us-west-004", True),
+        (
+            "backblaze",
+            {"endpoint_url": "s3.us-west-004.backblazeb2.com"},
+            "https://s3.us-west-004.backblazeb2.com",
+            "us-west-004",
+            True,
+        ),
+        ("tigris", {}, "https://fly.storage.tigris.dev", "auto", False),
+        ("tigris", {"endpoint_url": "https://t3.storage.dev"}, "https://t3.storage.dev", "auto", False),
+        ("supabase", {"project_ref": "ref", "region": "eu-1"}, "https://ref.storage.supabase.co/storage/v1/s3", "eu-1", True),
     ],
-)  # fmt: skip
-def test_presets_know_their_endpoints(provider: str, config: dict[str, Any], endpoint: Endpoint | None) -> None:
+)
+def test_presets_know_their_endpoints(
+    provider: str, config: dict[str, Any], url: str | None, region: str, path_style: bool
+) -> None:
     found = read_config(provider, {**config, "credentials": KEYS})
     assert isinstance(found, S3Config)
-    assert endpoint_of(found) == endpoint
+    assert endpoint_of(found) == Endpoint(url, region, path_style)
+
+
+def test_backblaze_is_asked_when_the_connection_names_no_region() -> None:
+    found = read_config("backblaze", {"credentials": KEYS})
+    assert isinstance(found, S3Config)
+    assert endpoint_of(found) is None
 
 
 @pytest.mark.parametrize(

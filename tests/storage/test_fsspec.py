@@ -4,7 +4,7 @@ import os
 import uuid
 from pathlib import Path
 
-import fsspec  # type: ignore[import-untyped]  # fsspec ships no types
+import fsspec
 import pytest
 
 from mixpeek_dagster.errors import AccessDenied, Invalid, ProviderDown
@@ -50,8 +50,8 @@ class TestFilesThroughFsspec(ProviderContract):
 def test_protocols_are_closed_until_the_operator_opens_them() -> None:
     with pytest.raises(Invalid, match="MIXPEEK_FSSPEC_PROTOCOLS"):
         open_source("fsspec+memory", {}, source_path="memory://x", settings=allow())
+    settings = allow(fsspec_protocols=frozenset({"simplecache"}))
     with pytest.raises(Invalid, match="chains"):
-        settings = allow(fsspec_protocols=frozenset({"simplecache"}))
         open_source("fsspec+simplecache", {}, source_path="simplecache::file:///etc", settings=settings)
 
 

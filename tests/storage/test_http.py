@@ -32,9 +32,10 @@ def test_a_server_may_name_a_time_to_come_back() -> None:
     wait_s = Backoff(first_s=0.1).wait_s(0, formatdate(time.time() + 9, usegmt=True))
     assert wait_s is not None
     assert 7 <= wait_s <= 9.5
+    assert Backoff().wait_s(0, formatdate(time.time() + 3600, usegmt=True)) is None
 
 
-@pytest.mark.parametrize("asked", ["21", "3600", "inf", formatdate(time.time() + 3600, usegmt=True)])
+@pytest.mark.parametrize("asked", ["21", "3600", "inf"])
 def test_a_wait_that_is_too_long_is_not_waited(asked: str) -> None:
     assert Backoff(longest_s=20).wait_s(0, asked) is None
 

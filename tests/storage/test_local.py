@@ -170,18 +170,24 @@ def test_an_edit_that_restores_the_modification_time_is_seen(folder: Path) -> No
 def test_a_file_that_changes_while_it_is_read_is_changed(folder: Path) -> None:
     file = folder / "a.txt"
     file.write_bytes(b"x" * 100)
-    source = LocalSource(folder)
-    with pytest.raises(Changed, match="while it was read"), source.open(b"a.txt") as stream:
-        stream.read(1)
-        file.write_bytes(b"y" * 99)
+    reading = LocalSource(folder).open(b"a.txt")
+    assert reading.__enter__().read(1) == b"x"
+    file.write_bytes(b"y" * 99)
+    with pytest.raises(Changed, match="while it was read"):
+        reading.__exit__(None, None, None)
 
 
 def test_an_error_of_the_reader_is_not_hidden_by_a_change(folder: Path) -> None:
     file = folder / "a.txt"
     file.write_bytes(b"x" * 100)
-    with pytest.raises(ZeroDivisionError), LocalSource(folder).open(b"a.txt"):
-        file.write_bytes(b"y")
-        raise ZeroDivisionError
+
+    def read() -> None:
+        with LocalSource(folder).open(b"a.txt"):
+            file.write_bytes(b"y")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        read()
 
 
 def test_a_file_removed_during_the_walk_is_left_out(folder: Path) -> None:

@@ -199,9 +199,12 @@ def test_only_no_such_key_is_gone() -> None:
 
 
 def test_a_download_that_breaks_off_is_down_and_not_short() -> None:
-    with scripted(lambda _asked: Answer(body=b"x" * 1000, cut=500)) as server:
-        with pytest.raises(ProviderDown, match="before its end"), source_of(server).open(b"k") as stream:
-            stream.read()
+    with (
+        scripted(lambda _asked: Answer(body=b"x" * 1000, cut=500)) as server,
+        pytest.raises(ProviderDown, match="before its end"),
+        source_of(server).open(b"k") as stream,
+    ):
+        stream.read()
 
 
 def test_a_redirect_is_not_followed() -> None:

@@ -1,0 +1,116 @@
+"""Parts whose run ended without a word, vanished, or never came."""
+
+import pytest
+
+from mixpeek_dagster.models.batches import BatchStatus, PartStatus
+from mixpeek_dagster.pipeline.batches import MAX_STALLS, open_step
+from mixpeek_dagster.pipeline.extraction import run_step
+from mixpeek_dagster.pipeline.reconcile import GRACE_S, RunState, reconcile, run_ended
+from tests.catalog.worlds import feature
+from tests.pipeline.worlds import NOW, Library
+
+
+def part_status(library: Library, key: str) -> PartStatus:
+    with library.warehouse.catalog.reading() as records:
+        part = records.batches.part(key)
+    assert part is not None
+    return part.status
+
+
+def claimed(library: Library, *, run_id: str | None = None, run_key: str = "key") -> str:
+    """A part that was handed out; with a run id, one that the run has begun."""
+    if not library.objects():
+        library.submit(library.add_objects({"a": "one"}))
+    (one,) = library.claim()
+    with library.warehouse.catalog.transaction() as records:
+        records.batches.set_run_key([one.part], run_key)
+        if run_id:
+            open_step(records, one.part.partition_key, library.passages.collection_id, run_id=run_id, now=library.warehouse.now())
+    return str(one.part.partition_key)
+
+
+def test_a_part_whose_run_never_came_is_handed_out_again_after_a_while(library: Library) -> None:
+    key = claimed(library)
+    library.clock.move(GRACE_S - 5)
+    assert reconcile(library.warehouse, lambda _: RunState.UNKNOWN).parts == 0
+    assert part_status(library, key) is PartStatus.CLAIMED
+    library.clock.move(10)
+    assert reconcile(library.warehouse, lambda _: RunState.UNKNOWN).parts == 1
+    assert part_status(library, key) is PartStatus.QUEUED
+
+
+def test_a_run_that_vanished_while_it_worked_is_replaced(library: Library) -> None:
+    key = claimed(library, run_id="r1")
+    library.clock.move(GRACE_S + 1)
+    assert reconcile(library.warehouse, lambda _: RunState.UNKNOWN).parts == 1
+    library.run()
+    assert part_status(library, key) is PartStatus.COMPLETED
+    library.assert_exact()
+
+
+def test_a_second_attempt_gets_its_time_too(library: Library) -> None:
+    key = claimed(library, run_id="r1")
+    library.clock.move(GRACE_S + 100)
+    assert reconcile(library.warehouse, lambda _: RunState.FAILED).parts == 1
+    claimed(library)
+    assert reconcile(library.warehouse, lambda _: RunState.UNKNOWN).parts == 0, "its run may not have been made yet"
+    assert part_status(library, key) is PartStatus.CLAIMED
+
+
+def test_a_living_run_is_left_alone(library: Library) -> None:
+    key = claimed(library, run_id="r1")
+    library.clock.move(1e6)
+    assert reconcile(library.warehouse, lambda _: RunState.ALIVE).words == "Nothing to settle."
+    assert part_status(library, key) is PartStatus.RUNNING
+
+
+@pytest.mark.parametrize("state", [RunState.FAILED, RunState.SUCCEEDED])
+def test_a_run_that_ended_without_finishing_its_part_is_followed_by_another(library: Library, state: RunState) -> None:
+    key = claimed(library, run_id="r1")
+    assert reconcile(library.warehouse, lambda _: state).parts == 1
+    assert part_status(library, key) is PartStatus.QUEUED
+
+
+def test_a_part_that_no_run_gets_through_fails_in_the_end(library: Library) -> None:
+    for _ in range(MAX_STALLS):
+        key = claimed(library, run_id="r")
+        reconcile(library.warehouse, lambda _: RunState.FAILED)
+    assert part_status(library, key) is PartStatus.FAILED
+    (batch,) = library.batches()
+    assert batch.status is BatchStatus.FAILED
+    assert "is failed" in (batch.error or "")
+
+
+def test_a_run_canceled_in_dagster_cancels_its_batch(library: Library) -> None:
+    key = claimed(library, run_id="r1")
+    assert run_ended(library.warehouse, "r1", None, RunState.CANCELED, "stopped") == 1
+    assert part_status(library, key) is PartStatus.CANCELED
+    (batch,) = library.batches()
+    assert (batch.status, batch.error) == (BatchStatus.CANCELED, "Its run was canceled in Dagster.")
+
+
+def test_the_end_of_a_run_settles_its_own_parts_only(library: Library) -> None:
+    key = claimed(library, run_id="r1", run_key="k1")
+    assert run_ended(library.warehouse, "other", "k1", RunState.FAILED, "x") == 0
+    assert run_ended(library.warehouse, "r1", "k1", RunState.FAILED, "x") == 1
+    claimed(library, run_key="k2")
+    assert run_ended(library.warehouse, "never began", "k1", RunState.FAILED, "x") == 0
+    assert run_ended(library.warehouse, "never began", "k2", RunState.FAILED, "x") == 1
+    assert part_status(library, key) is PartStatus.QUEUED
+
+
+def test_the_late_news_of_a_run_that_finished_changes_nothing(library: Library) -> None:
+    key = claimed(library)
+    run_step(library.warehouse, key, library.passages, run_id="r1")
+    (before,) = library.batches()
+    assert run_ended(library.warehouse, "r1", "key", RunState.FAILED, "late") == 0
+    assert library.batches() == [before]
+
+
+def test_features_that_nobody_uses_are_dropped_after_a_week(library: Library) -> None:
+    with library.warehouse.catalog.transaction() as records:
+        records.documents.add_features([feature("m")], now=NOW)
+    assert reconcile(library.warehouse, lambda _: RunState.ALIVE).features == 0
+    library.clock.move(8 * 86400)
+    done = reconcile(library.warehouse, lambda _: RunState.ALIVE)
+    assert (done.features, "dropped 1 unused features" in done.words) == (1, True)
