@@ -27,6 +27,7 @@ from mixpeek_dagster.api import (
     search,
     syncs,
     uploads,
+    webhooks,
     work,
 )
 from mixpeek_dagster.api.access import Access
@@ -53,6 +54,7 @@ ROUTERS: list[APIRouter] = [
     work.router,
     search.router,
     events.router,
+    webhooks.router,
 ]
 THREADS = 14  # not more than the catalog's connection pool gives out: 5 kept and 10 more
 

@@ -45,13 +45,17 @@ FIELDS: Mapping[str, Sql] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Scope:
-    """Which documents: those of some collections of a namespace that pass a filter and a search."""
+    """Which documents: those of some collections of a namespace that pass a filter and a search.
+
+    `is_whole_namespace` says that `collection_ids` are all there are, so that an index over the namespace can serve.
+    """
 
     namespace_id: NamespaceId
     collection_ids: Sequence[CollectionId]
     filter: Filter = field(default_factory=Filter)
     search: str | None = None
     slice: tuple[int, int] | None = None
+    is_whole_namespace: bool = False
 
     @property
     def is_everything(self) -> bool:
@@ -85,10 +89,11 @@ class ListingRecords:
         ids = scope.collection_ids
         column = _documents.c.collection_id
         parts: list[ColumnElement[bool]] = [
-            column == ids[0] if len(ids) == 1 else column.in_(ids),
             _documents.c.namespace_id == quoted(scope.namespace_id),
             _documents.c.state != DocumentState.DELETING,
         ]
+        if not (scope.is_whole_namespace and scope.filter.is_empty and len(ids) > 1):
+            parts.insert(0, column == ids[0] if len(ids) == 1 else column.in_(ids))
         if not scope.filter.is_empty:
             parts.append(compile_filter(scope.filter, columns=FIELDS, payload=_payload, dialect=self._dialect))
         if scope.search:
@@ -195,9 +200,7 @@ class ListingRecords:
         )
         return [(canonical(value), count) for value, count in self._connection.execute(query)]
 
-    def aggregates(
-        self, scope: Scope, keys: Sequence[str], measures: Sequence[tuple[str, str | None]]
-    ) -> Sequence[Row[Any]]:
+    def aggregates(self, scope: Scope, keys: Sequence[str], measures: Sequence[tuple[str, str | None]]) -> Sequence[Row[Any]]:
         """One row per group of the key fields: the keys, then every (function, field). Raises Invalid for an unknown function."""
         known = {"columns": FIELDS, "payload": _payload}
         grouped = [self.key(one) for one in keys]

@@ -122,7 +122,7 @@ def test_lineage_is_told_up_and_down(full: Shop) -> None:
     top = full.documents(collection_ids=["above"])[0]
     chain = full.get(f"/v1/documents/{top['document_id']}/lineage")
     assert (chain["depth"], chain["total_steps"]) == (2, 2)
-    assert [one["collection_id"] for one in chain["lineage"]["lineage_chain"]][0] == full.collection_id
+    assert next(one["collection_id"] for one in chain["lineage"]["lineage_chain"]) == full.collection_id
     up = full.get(f"/v1/documents/{top['document_id']}/ancestors")["results"]
     assert [one["document_id"] for one in up] == [chain["lineage"]["source_document_id"]]
     down = full.get(f"/v1/documents/{up[0]['document_id']}/descendants")
