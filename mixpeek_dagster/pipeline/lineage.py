@@ -20,7 +20,7 @@ class Link:
     document: Document
     collection: str
     extractor: str
-    models: dict[str, str]
+    models: dict[str, dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,8 @@ def explain(warehouse: Warehouse, document_id: str, *, namespace_id: NamespaceId
         collection = collections[one.collection_id]
         extractor = warehouse.extractor(collection.feature_extractor)
         name = f"{extractor.name}@{extractor.version}"
-        links.append(Link(one, collection.collection_name, name, dict(getattr(extractor, "model_hashes", {}))))
+        models = {output: dict(files) for output, files in extractor.model_files().items()}
+        links.append(Link(one, collection.collection_name, name, models))
     own = collections[document.collection_id]
     vectors = {v.index_name: f"{v.dim}-d, {len(data[v.index_name])} bytes" for v in own.vectors if v.index_name in data}
     return Explanation(links, stored, f"{sync.provider}: {warehouse.source(sync).uri}" if sync else None, vectors)
