@@ -311,6 +311,7 @@ documents = Table(
     Column("seq", BigInteger, nullable=False),
     *_times(),
     Index("documents_by_time", "collection_id", "created_at", "document_id"),
+    Index("documents_in_namespace", "namespace_id", "created_at", "document_id"),
     Index("documents_by_seq", "collection_id", "seq"),
     Index("documents_by_object", "root_object_id", "collection_id"),
     Index("documents_by_source", "source_document_id"),

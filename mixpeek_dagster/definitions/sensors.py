@@ -1,4 +1,4 @@
-"""Sensors: one per sync that polls it, one that hands queued batches to runs, and those that settle how runs ended."""
+"""Sensors: one per sync that polls it, one that hands queued batches to runs, those that settle how runs ended, and webhooks."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +19,7 @@ from mixpeek_dagster.pipeline.batches import claim
 from mixpeek_dagster.pipeline.reconcile import RunState, reconcile, run_ended
 from mixpeek_dagster.pipeline.syncs import advance
 from mixpeek_dagster.pipeline.warehouse import Warehouse
+from mixpeek_dagster.pipeline.webhooks import deliver
 
 Jobs = Mapping[str, Any]
 """Pipeline → asset job; Dagster does not export the type of one that is not resolved yet."""
@@ -208,6 +209,21 @@ def reconcile_sensor() -> dg.SensorDefinition:
     return heal
 
 
+def webhook_sensor() -> dg.SensorDefinition:
+    """Every few seconds: deliver events to webhooks, those included whose turn to be tried again has come."""
+
+    @dg.sensor(
+        name="webhooks",
+        minimum_interval_seconds=_EVERY_LOOP_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Delivers events to webhooks, signed, until they are taken.",
+    )
+    def tell(warehouse: WarehouseResource) -> dg.SkipReason:
+        return dg.SkipReason(deliver(warehouse.get()).words)
+
+    return tell
+
+
 def run_state(instance: dg.DagsterInstance, part: BatchPart) -> RunState:
     """How the run of a part is doing, as Dagster's own records say."""
     run = instance.get_run_by_id(part.run_id) if part.run_id else None
@@ -228,3 +244,4 @@ def sensors(plan: WarehousePlan, jobs: Jobs, translator: Translator) -> Iterator
     yield ended_sensor(dg.DagsterRunStatus.FAILURE)
     yield ended_sensor(dg.DagsterRunStatus.CANCELED)
     yield reconcile_sensor()
+    yield webhook_sensor()

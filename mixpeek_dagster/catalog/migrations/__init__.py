@@ -5,7 +5,7 @@ from pathlib import Path
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-HEAD = "0002"
+HEAD = "0003"
 _LOCK = 7_240_915_002  # any constant: Postgres advisory lock taken while migrating
 
 
