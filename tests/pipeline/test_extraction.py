@@ -427,3 +427,16 @@ def test_deletes_that_the_index_refuses_are_recorded_on_the_sync_and_made_later(
     projected.poll()
     reconcile(projected.warehouse, lambda _: RunState.ALIVE)
     projected.assert_exact()
+
+
+def test_a_feature_dropped_between_lookup_and_write_leaves_no_document_without_its_vector(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library.source.put("a.txt", b"the same words")
+    library.run()
+    library.source.put("b.txt", b"the same words")
+    monkeypatch.setattr(DocumentRecords, "forgotten", lambda _records, keys: set(keys))
+    with pytest.raises(CatalogError, match="dropped meanwhile"):
+        library.run()
+    monkeypatch.undo()
+    assert len(library.documents()) == 1
