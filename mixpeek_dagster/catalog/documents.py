@@ -42,7 +42,9 @@ class DocumentRecords:
         wanted = set(memo_keys)
         known: set[str] = set()
         for chunk in chunks(sorted(wanted)):
-            known.update(self._connection.execute(select(_features.c.memo_key).distinct().where(_features.c.memo_key.in_(chunk))).scalars())
+            known.update(
+                self._connection.execute(select(_features.c.memo_key).distinct().where(_features.c.memo_key.in_(chunk))).scalars()
+            )
         return wanted - known
 
     def add_features(self, features: Sequence[Feature], *, now: str) -> None:

@@ -220,7 +220,9 @@ class _StepRun:
     def _write(self, records: Records, features: Sequence[Feature], documents: Sequence[Document], *, now: str) -> None:
         reused = {document.memo_key for document in documents} - {feature.memo_key for feature in features}
         if records.documents.forgotten(reused):  # unused for a week, and dropped after we had looked them up
-            raise CatalogError(f"Features that part {self.part.partition_key} was to use again were dropped meanwhile; it is run again.")
+            raise CatalogError(
+                f"Features that part {self.part.partition_key} was to use again were dropped meanwhile; it is run again."
+            )
         records.documents.add_features(features, now=now)
         records.documents.put(self.collection.collection_id, documents)
 
