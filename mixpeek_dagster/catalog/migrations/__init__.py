@@ -35,11 +35,11 @@ def _without_foreign_keys(engine: Engine) -> Iterator[Connection]:
         if connection.dialect.name != "sqlite" or driver is None:
             yield connection
             return
-        driver.execute("PRAGMA foreign_keys=OFF")  # type: ignore[attr-defined]  # heeded only outside of a transaction
+        driver.execute("PRAGMA foreign_keys=OFF")  # heeded only outside of a transaction
         try:
             yield connection
         finally:
-            driver.execute("PRAGMA foreign_keys=ON")  # type: ignore[attr-defined]
+            driver.execute("PRAGMA foreign_keys=ON")
 
 
 def _version(engine: Engine) -> str | None:
