@@ -210,11 +210,11 @@ def reconcile_sensor() -> dg.SensorDefinition:
 
 
 def webhook_sensor() -> dg.SensorDefinition:
-    """Every few seconds: deliver events to webhooks, those included whose turn to be tried again has come."""
+    """Every ten seconds: deliver events to webhooks, those included whose turn to be tried again has come."""
 
     @dg.sensor(
         name="webhooks",
-        minimum_interval_seconds=_EVERY_LOOP_S,
+        minimum_interval_seconds=2 * _EVERY_LOOP_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Delivers events to webhooks, signed, until they are taken.",
     )
