@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export MIXPEEK_HOME ?= $(CURDIR)/.mixpeek
 export DAGSTER_HOME ?= $(CURDIR)
+export DAGSTER_STATE ?= $(DAGSTER_HOME)/.dagster
 DAGSTER_PORT ?= 3000
 API_PORT ?= 8000
 JOBS ?= auto
@@ -23,9 +24,10 @@ $(BIN)/.ready: pyproject.toml constraints.txt
 demo: setup ## Sync the example files from a folder and from S3, extract, search; run it twice
 	@$(BIN)/python -m examples.demo
 
-dev: setup ## Start the Dagster UI and daemon, with state kept in this folder
-	@echo "Dagster UI: http://127.0.0.1:$(DAGSTER_PORT)"
-	@DAGSTER_RUN_STATUS_SENSOR_PROCESS_LIMIT=50 $(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p $(DAGSTER_PORT)
+dev: setup ## Start the Dagster UI and daemon and the REST API, with state kept in this folder
+	@echo "Dagster UI: http://127.0.0.1:$(DAGSTER_PORT)   REST API: http://127.0.0.1:$(API_PORT)/docs"
+	@$(BIN)/mixpeek-dagster serve --host 127.0.0.1 --port $(API_PORT) & api=$$!; trap 'kill $$api 2>/dev/null' EXIT INT TERM; \
+	DAGSTER_RUN_STATUS_SENSOR_PROCESS_LIMIT=50 $(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p $(DAGSTER_PORT)
 
 test: setup ## Run every test; skipped ones say why
 	@$(BIN)/python -m tests.browser

@@ -56,6 +56,9 @@ class StubExtractor:
     def load(self) -> None:
         """Nothing to load."""
 
+    def model_files(self) -> Mapping[str, Mapping[str, str]]:
+        return {}
+
     def packing(self, output: str) -> Packing:
         return Packing(budget=256)
 

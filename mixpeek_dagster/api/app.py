@@ -9,7 +9,27 @@ from fastapi import APIRouter, FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from mixpeek_dagster import __version__
-from mixpeek_dagster.api import blobs, buckets, connections, errors, health, namespaces, objects, syncs, uploads
+from mixpeek_dagster.api import (
+    batches,
+    blobs,
+    buckets,
+    collection_documents,
+    collections,
+    connections,
+    documents,
+    errors,
+    events,
+    extractors,
+    health,
+    lineage,
+    namespaces,
+    objects,
+    search,
+    syncs,
+    uploads,
+    webhooks,
+    work,
+)
 from mixpeek_dagster.api.access import Access
 from mixpeek_dagster.api.guard import Guard
 from mixpeek_dagster.pipeline.tasks import resume_tasks
@@ -25,6 +45,16 @@ ROUTERS: list[APIRouter] = [
     uploads.signed,
     blobs.signed,
     syncs.router,
+    extractors.router,  # before collections: `features` is no collection's name in these paths
+    collections.router,
+    lineage.router,
+    collection_documents.router,
+    documents.router,
+    batches.router,
+    work.router,
+    search.router,
+    events.router,
+    webhooks.router,
 ]
 THREADS = 14  # not more than the catalog's connection pool gives out: 5 kept and 10 more
 

@@ -65,11 +65,13 @@ class BlobView:
             key_prefix=stored.key_prefix,
             type=blob.type,
             properties={**blob.metadata, **{name: value for name, value in where.items() if value is not None}},
-            presigned_url=self._url(stored, index, blob) if self._signed else None,
+            presigned_url=self.url(stored, index) if self._signed else None,
             details=details,
         )
 
-    def _url(self, stored: StoredObject, index: int, blob: Blob) -> str | None:
+    def url(self, stored: StoredObject, index: int) -> str | None:
+        """Where one blob can be fetched without a key."""
+        blob = stored.blobs[index]
         if blob.url is not None:
             return blob.url
         path = f"/v1/objects/{stored.object_id}/blobs/{index}/content"

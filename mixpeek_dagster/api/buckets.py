@@ -164,7 +164,7 @@ def _list(warehouse: Warehouse, namespace: Namespace, paging: Paging, body: Page
         )
     objects, size = sum(one.object_count for one in every), sum(one.total_size_bytes for one in every)
     count = max(1, len(every))
-    stats = {"total_objects": objects, "total_size_bytes": size}
+    stats: dict[str, float] = {"total_objects": objects, "total_size_bytes": size}
     stats |= {"avg_objects_per_bucket": objects / count, "avg_size_per_bucket": size / count}
     results = [answer(one, {}) for one in found]
     block = pagination(paging, total=total, returned=len(results))

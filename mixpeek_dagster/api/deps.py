@@ -6,6 +6,7 @@ from fastapi import Depends, Header, Path, Query, Request
 
 from mixpeek_dagster.errors import BadRequest, Forbidden
 from mixpeek_dagster.models.buckets import Bucket
+from mixpeek_dagster.models.collections import Collection
 from mixpeek_dagster.models.namespaces import Namespace
 from mixpeek_dagster.pipeline.keys import Caller
 from mixpeek_dagster.pipeline.warehouse import Warehouse
@@ -70,3 +71,12 @@ def _bucket(warehouse: Opened, namespace: InNamespace, bucket_identifier: Identi
 
 InBucket = Annotated[Bucket, Depends(_bucket)]
 """The bucket of `{bucket_identifier}` in the path, inside the request's namespace."""
+
+
+def _collection(warehouse: Opened, namespace: InNamespace, collection_identifier: Identifier) -> Collection:
+    with warehouse.catalog.reading() as records:
+        return records.collections.get(collection_identifier, namespace_id=namespace.namespace_id)
+
+
+InCollection = Annotated[Collection, Depends(_collection)]
+"""The collection of `{collection_identifier}` in the path, inside the request's namespace."""

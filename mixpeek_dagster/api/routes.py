@@ -29,7 +29,9 @@ class Guarded(APIRoute):
         async def guarded(request: Request) -> Response:
             guard: Guard = request.app.state.guard
             authorization = request.headers.get("authorization", "")
-            caller = guard.remembered(authorization) or await run_in_threadpool(guard.admit, authorization)
+            caller = guard.remembered(authorization)
+            if caller is None:
+                caller = await run_in_threadpool(guard.admit, authorization)
             request.state.caller = caller
             guard.spend(caller)
             if "\x00" in request.scope["path"] or "%00" in request.url.query:

@@ -5,11 +5,10 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel
-from sqlalchemy import Row
 
 from mixpeek_dagster.api.connections import sdk_provider
 from mixpeek_dagster.api.organization import ORGANIZATION, USER
-from mixpeek_dagster.catalog.syncs import KeyState, SourceKey
+from mixpeek_dagster.catalog.syncs import JobRow, KeyState, SourceKey
 from mixpeek_dagster.models.ids import derived_id
 from mixpeek_dagster.models.syncs import Counters, Sync, SyncStatus
 
@@ -186,7 +185,7 @@ _SAME = {
 }
 
 
-def job_answer(sync: Sync, row: Row[Any]) -> SyncJob:
+def job_answer(sync: Sync, row: JobRow) -> SyncJob:
     """A pass as clients see it; the counters of one that runs are the sync's own."""
     is_current = sync.cursor.job_id == row.sync_job_id
     counters = sync.cursor.counters if is_current else Counters(**row.counters)

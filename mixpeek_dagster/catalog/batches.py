@@ -6,7 +6,7 @@ Every change of status is a compare-and-set: the row says what it was, the numbe
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, Text, cast, delete, func, insert, select, update
 
 from mixpeek_dagster.catalog import tables
 from mixpeek_dagster.catalog.rows import chunks, page
@@ -54,6 +54,12 @@ class BatchRecords:
             raise NotFound(f"No batch {batch_id!r}.")
         return _batch(row)
 
+    def by_task(self, task_id: str, *, namespace_id: NamespaceId) -> Batch | None:
+        """The batch that answers for a task."""
+        query = select(_batches).where(_batches.c.task_id == task_id, _batches.c.namespace_id == namespace_id)
+        row = self._connection.execute(query).first()
+        return None if row is None else _batch(row)
+
     def find(self, batch_id: str) -> Batch | None:
         row = self._connection.execute(select(_batches).where(_batches.c.batch_id == batch_id)).first()
         return None if row is None else _batch(row)
@@ -64,6 +70,9 @@ class BatchRecords:
         namespace_id: NamespaceId | None = None,
         bucket_id: BucketId | None = None,
         statuses: Sequence[BatchStatus] | None = None,
+        collection_id: str | None = None,
+        type: str | None = None,
+        with_task: bool = False,
         limit: int = 100,
         offset: int = 0,
     ) -> tuple[list[Batch], int]:
@@ -75,6 +84,12 @@ class BatchRecords:
             query = query.where(_batches.c.bucket_id == bucket_id)
         if statuses is not None:
             query = query.where(_batches.c.status.in_(statuses))
+        if collection_id is not None:
+            query = query.where(cast(_batches.c.collection_ids, Text).contains(f'"{collection_id}"', autoescape=True))
+        if type is not None:
+            query = query.where(_batches.c.type == type)
+        if with_task:
+            query = query.where(_batches.c.task_id.is_not(None))
         rows, total = page(
             self._connection, query, order=[_batches.c.created_at.desc(), _batches.c.batch_id.desc()], limit=limit, offset=offset
         )
@@ -84,6 +99,12 @@ class BatchRecords:
         """The sync's DRAFT batches: at most one is being filled, others wait for a submission the sync does not make."""
         query = select(_batches).where(_batches.c.sync_id == sync_id, _batches.c.status == BatchStatus.DRAFT)
         return [_batch(row) for row in self._connection.execute(query.order_by(_batches.c.created_at, _batches.c.batch_id))]
+
+    def waiting(self) -> list[Batch]:
+        """Batches that have a queued part, oldest first."""
+        queued = select(_parts.c.batch_id).where(_parts.c.status == PartStatus.QUEUED)
+        query = select(_batches).where(_batches.c.batch_id.in_(queued)).order_by(_batches.c.submitted_at).limit(1_000)
+        return [_batch(row) for row in self._connection.execute(query)]
 
     def count_of_sync(self, sync_id: SyncId) -> int:
         return self._connection.execute(select(func.count()).where(_batches.c.sync_id == sync_id)).scalar_one()
@@ -228,6 +249,14 @@ class BatchRecords:
             Step(**row._mapping)
             for row in self._connection.execute(query.order_by(_steps.c.part, _steps.c.tier, _steps.c.collection_id))
         ]
+
+    def steps_of(self, batch_ids: Sequence[BatchId]) -> dict[BatchId, list[Step]]:
+        """The steps of several batches."""
+        found: dict[BatchId, list[Step]] = {}
+        for chunk in chunks(batch_ids):
+            for row in self._connection.execute(select(_steps).where(_steps.c.batch_id.in_(chunk))):
+                found.setdefault(row.batch_id, []).append(Step(**row._mapping))
+        return found
 
     def save_step(self, one: Step) -> None:
         where = [_steps.c.batch_id == one.batch_id, _steps.c.part == one.part, _steps.c.collection_id == one.collection_id]

@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import Connection as Database
 from sqlalchemy import Row, delete, func, select, update
 
-from mixpeek_dagster.catalog import tables
+from mixpeek_dagster.catalog import request_tables, tables
 from mixpeek_dagster.catalog.rows import find, insert_unique, page, update_unique
 from mixpeek_dagster.errors import NotFound
 from mixpeek_dagster.models.buckets import Bucket
@@ -62,7 +62,7 @@ class BucketRecords:
 
     def stats(self, bucket_id: BucketId) -> dict[str, Any]:
         """What is counted when one bucket is read: its objects' sizes, failed objects, last upload, batches by how they are."""
-        objects, batches, uploads = tables.objects.c, tables.batches.c, tables.uploads.c
+        objects, batches, uploads = tables.objects.c, tables.batches.c, request_tables.uploads.c
         largest, smallest = self._connection.execute(
             select(func.max(objects.size_bytes), func.min(objects.size_bytes)).where(objects.bucket_id == bucket_id)
         ).one()

@@ -28,6 +28,7 @@ from mixpeek_dagster.catalog.queries import register_functions
 from mixpeek_dagster.catalog.syncs import SyncRecords
 from mixpeek_dagster.catalog.tasks import TaskRecords
 from mixpeek_dagster.catalog.uploads import UploadRecords
+from mixpeek_dagster.catalog.webhooks import WebhookRecords
 from mixpeek_dagster.errors import CatalogError
 
 SQLITE_PRAGMAS = (
@@ -93,6 +94,10 @@ class Records:
     @cached_property
     def uploads(self) -> UploadRecords:
         return UploadRecords(self.connection)
+
+    @cached_property
+    def webhooks(self) -> WebhookRecords:
+        return WebhookRecords(self.connection)
 
 
 class Catalog:

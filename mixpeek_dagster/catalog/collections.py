@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, func, select, update
 
 from mixpeek_dagster.catalog import tables
-from mixpeek_dagster.catalog.rows import find, insert_unique, page
+from mixpeek_dagster.catalog.rows import find, insert_unique, page, update_unique
 from mixpeek_dagster.errors import NotFound
 from mixpeek_dagster.models.collections import Collection
 from mixpeek_dagster.models.ids import CollectionId, NamespaceId
@@ -50,9 +50,15 @@ class CollectionRecords:
         return [_value(row) for row in rows], total
 
     def put(self, collection: Collection) -> None:
-        """Replace what a user may change; the document count is left to the documents."""
+        """Replace what a user may change; the document count is left to the documents.
+
+        Raises:
+            AlreadyExists: another collection of the namespace has the name.
+        """
         values = {key: value for key, value in _row(collection).items() if key != "document_count"}
-        self._connection.execute(update(_table).where(_table.c.collection_id == collection.collection_id).values(values))
+        changed = update(_table).where(_table.c.collection_id == collection.collection_id).values(values)
+        taken = f"Collection name {collection.collection_name!r} is taken in this namespace; choose another."
+        update_unique(self._connection, changed, taken=taken)
 
     def remove(self, collection_id: CollectionId) -> None:
         self._connection.execute(delete(_table).where(_table.c.collection_id == collection_id))

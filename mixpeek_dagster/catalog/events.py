@@ -39,6 +39,17 @@ class EventRecords:
         }
         self._connection.execute(insert(_table), row)
 
+    def after(
+        self, seq: int, *, namespace_id: NamespaceId, event_type: str | None = None, resource_type: str | None = None, limit: int
+    ) -> list[Row[Any]]:
+        """Events of a namespace behind a sequence number, in order."""
+        query = select(_table).where(_table.c.seq > seq, _table.c.namespace_id == namespace_id)
+        if event_type is not None:
+            query = query.where(_table.c.event_type == event_type)
+        if resource_type is not None:
+            query = query.where(_table.c.resource_type == resource_type)
+        return list(self._connection.execute(query.order_by(_table.c.seq).limit(limit)))
+
     def undelivered(self, *, limit: int = 500) -> list[Row[Any]]:
         """The oldest events nobody has been told of."""
         return list(

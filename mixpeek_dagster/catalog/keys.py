@@ -4,11 +4,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, insert, select, update
 
-from mixpeek_dagster.catalog import tables
+from mixpeek_dagster.catalog import request_tables
 from mixpeek_dagster.errors import NotFound
 from mixpeek_dagster.models.keys import ApiKey
 
-_table = tables.api_keys
+_table = request_tables.api_keys
 
 
 class KeyRecords:

@@ -19,7 +19,7 @@ from mixpeek_dagster.catalog.queries import compile_filter
 from mixpeek_dagster.catalog.rows import chunks
 from mixpeek_dagster.models.documents import Document, DocumentState
 from mixpeek_dagster.models.filters import Filter
-from mixpeek_dagster.models.ids import CollectionId, NamespaceId
+from mixpeek_dagster.models.ids import CollectionId, DocumentId, NamespaceId
 
 _documents = tables.documents
 _payload: Sql = _documents.c.payload
@@ -45,13 +45,17 @@ FIELDS: Mapping[str, Sql] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Scope:
-    """Which documents: those of some collections of a namespace that pass a filter and a search."""
+    """Which documents: those of some collections of a namespace that pass a filter and a search.
+
+    `is_whole_namespace` says that `collection_ids` are all there are, so that an index over the namespace can serve.
+    """
 
     namespace_id: NamespaceId
     collection_ids: Sequence[CollectionId]
     filter: Filter = field(default_factory=Filter)
     search: str | None = None
     slice: tuple[int, int] | None = None
+    is_whole_namespace: bool = False
 
     @property
     def is_everything(self) -> bool:
@@ -85,10 +89,11 @@ class ListingRecords:
         ids = scope.collection_ids
         column = _documents.c.collection_id
         parts: list[ColumnElement[bool]] = [
-            column == ids[0] if len(ids) == 1 else column.in_(ids),
             _documents.c.namespace_id == quoted(scope.namespace_id),
             _documents.c.state != DocumentState.DELETING,
         ]
+        if not (scope.is_whole_namespace and scope.filter.is_empty and len(ids) > 1):
+            parts.insert(0, column == ids[0] if len(ids) == 1 else column.in_(ids))
         if not scope.filter.is_empty:
             parts.append(compile_filter(scope.filter, columns=FIELDS, payload=_payload, dialect=self._dialect))
         if scope.search:
@@ -115,6 +120,12 @@ class ListingRecords:
         if after is not None:
             query = query.where(order.after(after))
         return [_value(row) for row in self._connection.execute(query.order_by(*order.clauses).limit(limit).offset(offset))]
+
+    def ids(self, scope: Scope) -> list[DocumentId]:
+        """The ids of all documents, the oldest first."""
+        order = (_documents.c.created_at, _documents.c.document_id)
+        query = select(_documents.c.document_id).where(self.where(scope)).order_by(*order)
+        return list(self._connection.execute(query).scalars())
 
     def total(self, scope: Scope) -> int:
         """How many documents; from the running totals where the scope allows it."""
@@ -189,9 +200,14 @@ class ListingRecords:
         )
         return [(canonical(value), count) for value, count in self._connection.execute(query)]
 
-    def measure(self, function: str, field: str | None) -> Sql:
-        """One aggregate to select from documents. Raises Invalid when there is no such aggregate."""
-        return aggregate(function, field, columns=FIELDS, payload=_payload, dialect=self._dialect)
+    def aggregates(self, scope: Scope, keys: Sequence[str], measures: Sequence[tuple[str, str | None]]) -> Sequence[Row[Any]]:
+        """One row per group of the key fields: the keys, then every (function, field). Raises Invalid for an unknown function."""
+        known = {"columns": FIELDS, "payload": _payload}
+        grouped = [self.key(one) for one in keys]
+        numbers = [aggregate(function, field, **known, dialect=self._dialect) for function, field in measures]  # type: ignore[arg-type]
+        columns = [column.label(f"c{place}") for place, column in enumerate([*grouped, *numbers])]
+        query = select(*columns).select_from(_documents).where(self.where(scope)).group_by(*grouped)
+        return self._connection.execute(query).all()
 
     def vector_names(self, documents: Sequence[Document]) -> dict[str, list[str]]:
         """The names of each document's vectors, by document id."""

@@ -1,7 +1,7 @@
 """What lists of records in SQL share: filter, search, order and page."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from sqlalchemy import ColumnElement
@@ -15,7 +15,7 @@ from mixpeek_dagster.models.filters import Filter
 class Listing:
     """Which records, in which order. `sort` holds (field, descending); `after` is where the page before ended."""
 
-    filter: Filter = Filter()
+    filter: Filter = field(default_factory=Filter)
     search: str | None = None
     sort: Sequence[tuple[str, bool]] = ()
     limit: int = 100

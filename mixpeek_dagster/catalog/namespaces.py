@@ -5,6 +5,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, func, select, update
 
 from mixpeek_dagster.catalog import tables
+from mixpeek_dagster.catalog.payload_indexes import ensure_payload_indexes
 from mixpeek_dagster.catalog.rows import find, insert_unique, page, update_unique
 from mixpeek_dagster.errors import NotFound
 from mixpeek_dagster.models.ids import NamespaceId
@@ -19,6 +20,8 @@ class NamespaceRecords:
 
     def add(self, namespace: Namespace) -> None:
         insert_unique(self._connection, _table, _row(namespace), taken=_taken(namespace))
+        if namespace.payload_indexes:
+            ensure_payload_indexes(self._connection, namespace.namespace_id, namespace.payload_indexes)
 
     def get(self, identifier: str) -> Namespace:
         """By id or name.
@@ -46,7 +49,10 @@ class NamespaceRecords:
     def put(self, namespace: Namespace) -> None:
         """Replace what a user may change. Raises AlreadyExists for a name that another namespace has."""
         changed = update(_table).where(_table.c.namespace_id == namespace.namespace_id).values(_row(namespace))
+        before = self.get(namespace.namespace_id).payload_indexes
         update_unique(self._connection, changed, taken=_taken(namespace))
+        if list(before) != list(namespace.payload_indexes):
+            ensure_payload_indexes(self._connection, namespace.namespace_id, namespace.payload_indexes)
 
     def counts(self, namespace_id: NamespaceId) -> dict[str, int]:
         """How many buckets, objects, collections and documents the namespace holds, from the running totals."""
@@ -68,6 +74,7 @@ class NamespaceRecords:
 
     def remove(self, namespace_id: NamespaceId) -> None:
         self._connection.execute(delete(_table).where(_table.c.namespace_id == namespace_id))
+        ensure_payload_indexes(self._connection, namespace_id, ())
 
 
 def _taken(namespace: Namespace) -> str:

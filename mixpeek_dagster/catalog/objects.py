@@ -5,14 +5,15 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Text, bindparam, cast, delete, func, insert, literal, or_, select, tuple_, update
 
-from mixpeek_dagster.catalog import tables
+from mixpeek_dagster.catalog import request_tables, tables
 from mixpeek_dagster.catalog.lists import Listing, ordering, predicate
 from mixpeek_dagster.catalog.rows import chunks, insert_unique
 from mixpeek_dagster.errors import NotFound
+from mixpeek_dagster.models.filters import Filter
 from mixpeek_dagster.models.ids import BucketId, NamespaceId, ObjectId
 from mixpeek_dagster.models.objects import ObjectStatus, StoredObject
 
-_table, _keys = tables.objects, tables.object_keys
+_table, _keys = tables.objects, request_tables.object_keys
 _COLUMNS = ("object_id", "bucket_id", "namespace_id", "key_prefix", "sync_id", "status", "error", "size_bytes", "revision")
 _FIELDS = {name: _table.c[name] for name in (*_COLUMNS, "created_at", "updated_at")}
 
@@ -106,6 +107,18 @@ class ObjectRecords:
             select(_table.c.object_id).where(_table.c.bucket_id == bucket_id).order_by(_table.c.created_at, _table.c.object_id)
         )
         return [ObjectId(row[0]) for row in self._connection.execute(query.limit(limit) if limit else query)]
+
+    def matching(
+        self, bucket_id: BucketId, filter: Filter, *, among: Sequence[str] | None = None, limit: int | None = None
+    ) -> list[ObjectId]:
+        """Ids of the objects that pass a filter, the oldest first; only those in `among` when it is given."""
+        query = select(_table.c.object_id).where(_table.c.bucket_id == bucket_id)
+        if not filter.is_empty:
+            dialect = self._connection.dialect.name
+            query = query.where(predicate(filter, columns=_FIELDS, payload=_table.c.fields, dialect=dialect))
+        found = self._connection.execute(query.order_by(_table.c.created_at, _table.c.object_id)).scalars()
+        wanted = None if among is None else set(among)
+        return [ObjectId(one) for one in found if wanted is None or one in wanted][:limit]
 
     def count(self, bucket_id: BucketId, *, status: ObjectStatus) -> int:
         query = select(func.count()).where(_table.c.bucket_id == bucket_id, _table.c.status == status)

@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection as Database
 from sqlalchemy import Row, and_, case, delete, func, insert, or_, select, update
 
-from mixpeek_dagster.catalog import tables
+from mixpeek_dagster.catalog import request_tables, tables
 from mixpeek_dagster.catalog.rows import chunks, find, insert_unique, page, update_unique
 from mixpeek_dagster.errors import NotFound, Transient
 from mixpeek_dagster.models.ids import BucketId, ConnectionId, NamespaceId, SyncId, SyncJobId
 from mixpeek_dagster.models.syncs import Connection, Counters, Sync, SyncStatus
 
 _syncs, _keys, _jobs, _connections = tables.syncs, tables.source_keys, tables.sync_jobs, tables.connections
-_dead_letters = tables.dead_letters
+_dead_letters = request_tables.dead_letters
 
 
 class KeyState(IntEnum):
@@ -45,6 +45,10 @@ class SourceKey(NamedTuple):
     object_id: str | None
     modified_at: float = 0.0
     error: str | None = None
+
+
+JobRow = Row[Any]
+"""One pass as recorded: the columns of `sync_jobs`."""
 
 
 class LockLost(Transient):

@@ -311,6 +311,7 @@ documents = Table(
     Column("seq", BigInteger, nullable=False),
     *_times(),
     Index("documents_by_time", "collection_id", "created_at", "document_id"),
+    Index("documents_in_namespace", "namespace_id", "created_at", "document_id"),
     Index("documents_by_seq", "collection_id", "seq"),
     Index("documents_by_object", "root_object_id", "collection_id"),
     Index("documents_by_source", "source_document_id"),
@@ -340,73 +341,4 @@ events = Table(
     Column("delivered_at", Bytewise),
     Index("events_to_deliver", "seq", sqlite_where=text("delivered_at IS NULL"), postgresql_where=text("delivered_at IS NULL")),
     sqlite_autoincrement=True,
-)
-
-api_keys = Table(
-    "api_keys",
-    metadata,
-    _id("key_id", primary=True),
-    Column("name", Text, nullable=False),
-    Column("prefix", Bytewise, nullable=False),
-    Column("key_hash", Bytewise, nullable=False, unique=True),
-    Column("namespace_id", Bytewise, ForeignKey("namespaces.namespace_id", ondelete="CASCADE")),
-    Column("created_at", Bytewise, nullable=False),
-    Column("revoked_at", Bytewise),
-)
-
-uploads = Table(
-    "uploads",
-    metadata,
-    _id("upload_id", primary=True),
-    Column("namespace_id", Bytewise, nullable=False),
-    _in("bucket_id", "buckets.bucket_id"),
-    Column("filename", Text, nullable=False),
-    Column("content_type", Text, nullable=False),
-    Column("status", Bytewise, nullable=False),
-    Column("body", Json, nullable=False),
-    Column("file_hash", Bytewise),
-    Column("file_size_bytes", BigInteger),
-    Column("object_id", Bytewise),
-    Column("expires_at", Bytewise, nullable=False),
-    *_times(),
-    Index("uploads_in_bucket", "bucket_id", "created_at", "upload_id"),
-    Index("uploads_by_hash", "bucket_id", "file_hash"),
-)
-
-# What a client's idempotency key made, and what `skip_duplicates` finds again.
-object_keys = Table(
-    "object_keys",
-    metadata,
-    Column("bucket_id", Bytewise, ForeignKey("buckets.bucket_id", ondelete="CASCADE"), primary_key=True),
-    Column("key", Bytewise, primary_key=True),
-    Column("object_id", Bytewise, ForeignKey("objects.object_id", ondelete="CASCADE"), nullable=False),
-    Column("created_at", Bytewise, nullable=False),
-    Index("object_keys_by_object", "object_id"),
-)
-
-# Work that outlives its request and is no batch: cascading deletes, confirmations and changes of many records.
-tasks = Table(
-    "tasks",
-    metadata,
-    _id("task_id", primary=True),
-    Column("namespace_id", Bytewise),
-    Column("task_type", Bytewise, nullable=False),
-    Column("status", Bytewise, nullable=False),
-    Column("inputs", Json, nullable=False),
-    Column("outputs", Json),
-    Column("error", Text),
-    *_times(),
-    Column("completed_at", Bytewise),
-    Index("tasks_by_status", "status", "created_at"),
-    Index("tasks_in_namespace", "namespace_id", "created_at"),
-)
-
-# Dead letters that somebody gave up on, with the reason.
-dead_letters = Table(
-    "dead_letters",
-    metadata,
-    Column("sync_id", Bytewise, ForeignKey("syncs.sync_id", ondelete="CASCADE"), primary_key=True),
-    Column("key", LargeBinary, primary_key=True),
-    Column("reason", Text, nullable=False),
-    Column("created_at", Bytewise, nullable=False),
 )

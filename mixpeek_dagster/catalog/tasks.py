@@ -1,16 +1,17 @@
 """Records of tasks."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
 
-from mixpeek_dagster.catalog import tables
+from mixpeek_dagster.catalog import request_tables
 from mixpeek_dagster.catalog.rows import page
 from mixpeek_dagster.errors import NotFound
 from mixpeek_dagster.models.ids import NamespaceId, TaskId
 from mixpeek_dagster.models.tasks import Task, TaskStatus
 
-_table = tables.tasks
+_table = request_tables.tasks
 _OPEN = [TaskStatus.PENDING, TaskStatus.PROCESSING]
 
 
@@ -32,9 +33,21 @@ class TaskRecords:
             raise NotFound(f"No task {task_id!r}.")
         return _value(row)
 
-    def page(self, namespace_id: NamespaceId, *, limit: int, offset: int) -> tuple[list[Task], int]:
+    def page(
+        self,
+        namespace_id: NamespaceId,
+        *,
+        statuses: Sequence[str] | None = None,
+        task_type: str | None = None,
+        limit: int,
+        offset: int,
+    ) -> tuple[list[Task], int]:
         """Newest first."""
         query = select(_table).where(_table.c.namespace_id == namespace_id)
+        if statuses is not None:
+            query = query.where(_table.c.status.in_(statuses))
+        if task_type is not None:
+            query = query.where(_table.c.task_type == task_type)
         order = [_table.c.created_at.desc(), _table.c.task_id.desc()]
         rows, total = page(self._connection, query, order=order, limit=limit, offset=offset)
         return [_value(row) for row in rows], total

@@ -5,13 +5,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, insert, or_, select, update
 
-from mixpeek_dagster.catalog import tables
+from mixpeek_dagster.catalog import request_tables
 from mixpeek_dagster.catalog.lists import Listing, ordering, predicate
 from mixpeek_dagster.errors import NotFound
 from mixpeek_dagster.models.ids import BucketId, NamespaceId, UploadId
 from mixpeek_dagster.models.uploads import Upload, UploadStatus
 
-_table = tables.uploads
+_table = request_tables.uploads
 _COLUMNS = (
     *("upload_id", "namespace_id", "bucket_id", "filename", "content_type", "status"),
     *("file_hash", "file_size_bytes", "object_id", "expires_at", "created_at", "updated_at"),

@@ -18,6 +18,7 @@ app = typer.Typer(
 app.command()(setup.apply)
 app.command()(passes.run)
 app.command()(passes.verify)
+app.command()(passes.reindex)
 app.add_typer(passes.syncs, name="syncs")
 app.command()(passes.batches)
 app.command(name="documents")(documents.list_them)

@@ -12,6 +12,7 @@ def prepare_dagster_home(settings: Settings) -> Path:
     """Set DAGSTER_HOME, when it is unset, to a folder beside the catalog; must run before Dagster is imported."""
     given = os.environ.get("DAGSTER_HOME")
     if given:
+        os.environ.setdefault("DAGSTER_STATE", str(Path(given) / ".dagster"))  # what the repository's dagster.yaml asks for
         return Path(given)
     home = settings.home / "dagster"
     home.mkdir(parents=True, exist_ok=True)

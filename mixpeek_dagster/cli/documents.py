@@ -64,7 +64,11 @@ def list_them(
     for group in answer.get("groups") or ():
         console.print(f"[bold]{group['group_key']}[/]: {group['count']} documents", highlight=False)
     for document in answer.get("results") or ():
-        shown = {key: value for key, value in document.items() if not key.startswith("_") and key != "collection_id"}
+        shown = {
+            key: value
+            for key, value in document.items()
+            if not key.startswith("_") and key not in ("collection_id", "document_blobs")
+        }
         console.print(_line(shown), highlight=False, soft_wrap=True)
     pagination = answer["pagination"]
     console.print(

@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from mixpeek_dagster.cli.documents import NamespaceOption, namespace_id
 from mixpeek_dagster.errors import NotFound
 from mixpeek_dagster.models.syncs import Counters
 from mixpeek_dagster.pipeline.warehouse import Warehouse
@@ -78,6 +79,28 @@ def summarise(warehouse: Warehouse, report: "PassReport") -> None:
     for batch in report.batches:
         if batch.error:
             console.print(f"[red]{batch.batch_id} {batch.status}: {batch.error}[/]", highlight=False)
+
+
+def reindex(
+    namespace: NamespaceOption = None,
+    collection: Annotated[list[str] | None, typer.Option("--collection", "-c", help="Collection id or name.")] = None,
+) -> None:
+    """Make the vector index again from the catalog, for all collections of a namespace or some."""
+    from tqdm import tqdm
+
+    from mixpeek_dagster.pipeline.indexing import rebuild
+
+    warehouse = Warehouse.from_env()
+    scope = namespace_id(warehouse, namespace)
+    with warehouse.catalog.reading() as records:
+        chosen = [records.collections.get(one, namespace_id=scope) for one in collection or ()] or records.collections.all(scope)
+    if not warehouse.index.is_projection:
+        console.print("The embedded index reads the catalog itself: there is nothing to make again.")
+        return
+    for each in chosen:
+        with tqdm(total=each.document_count, desc=each.collection_name, unit=" documents", disable=None) as bar:
+            written = rebuild(warehouse, each, progress=lambda count, bar=bar: bar.update(count - bar.n))  # type: ignore[misc]
+        console.print(f"{each.collection_name}: {written} documents indexed")
 
 
 def verify() -> None:

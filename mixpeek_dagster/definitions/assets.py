@@ -26,6 +26,7 @@ warnings.filterwarnings("ignore", message=".*multi_observable_source_asset.*", c
 
 POOL = "inference"
 PARTS_TAG = "mixpeek/parts"
+CHECK = "every_input_extracted"
 _PASS_S = 3600.0
 _LOG_EVERY_S = 5.0
 
@@ -66,6 +67,7 @@ def collection_asset(
     @dg.multi_asset(
         name=translator.op_name(collection),
         specs=[spec],
+        check_specs=[dg.AssetCheckSpec(CHECK, asset=spec.key, description="Every input of the batch made its documents.")],
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
         pool=POOL,
@@ -81,8 +83,17 @@ def collection_asset(
                 yield dg.AssetMaterialization(spec.key, partition=key, metadata=metadata)
         if len(keys) > 1:
             yield dg.MaterializeResult(asset_key=spec.key)
+        yield _check(reports)
 
     return extract
+
+
+def _check(reports: Sequence[StepReport]) -> dg.AssetCheckResult:
+    """Warns when inputs failed; whether the batch failed is decided by the share of them."""
+    failed, inputs = sum(one.step.failed for one in reports), sum(one.step.inputs for one in reports)
+    return dg.AssetCheckResult(
+        check_name=CHECK, passed=failed == 0, severity=dg.AssetCheckSeverity.WARN, metadata={"failed": failed, "inputs": inputs}
+    )
 
 
 def _partition_keys(context: dg.AssetExecutionContext) -> Sequence[str]:

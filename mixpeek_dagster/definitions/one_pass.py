@@ -24,6 +24,7 @@ from mixpeek_dagster.models.syncs import Counters, SyncStatus
 from mixpeek_dagster.pipeline.reconcile import reconcile
 from mixpeek_dagster.pipeline.syncs import Progress, advance
 from mixpeek_dagster.pipeline.warehouse import Warehouse
+from mixpeek_dagster.pipeline.webhooks import deliver
 
 PROCESS_TAG = "mixpeek/process"
 _SLICE_S = 5.0
@@ -98,6 +99,7 @@ class _OnePass:
         for sync in syncs:
             self._sync(sync.sync_id)
         self._run_batches()
+        deliver(self.warehouse)
         return self.report
 
     def _recover(self) -> None:

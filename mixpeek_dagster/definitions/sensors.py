@@ -1,4 +1,4 @@
-"""Sensors: one per sync that polls it, one that hands queued batches to runs, and those that settle how runs ended."""
+"""Sensors: one per sync that polls it, one that hands queued batches to runs, those that settle how runs ended, and webhooks."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,17 +19,19 @@ from mixpeek_dagster.pipeline.batches import claim
 from mixpeek_dagster.pipeline.reconcile import RunState, reconcile, run_ended
 from mixpeek_dagster.pipeline.syncs import advance
 from mixpeek_dagster.pipeline.warehouse import Warehouse
+from mixpeek_dagster.pipeline.webhooks import deliver
 
 Jobs = Mapping[str, Any]
 """Pipeline → asset job; Dagster does not export the type of one that is not resolved yet."""
 
 RUN_KEY_TAG = "dagster/run_key"
 _TICK_S = 20.0
-_POLL_S = 0.15
+_POLL_S = 0.2
 _CLAIM_LIMIT = 200
 _WAVE_ITEMS = 2_000
 # The daemon's loop is fixed at five seconds and skips a sensor whose interval is not shorter: any of 1..4 means every loop.
 _EVERY_LOOP_S = 4
+_UNHURRIED_S = 14  # every third loop: a good end is recorded by the run itself, only the others wait for these
 
 _STATES: Mapping[dg.DagsterRunStatus, RunState] = {
     dg.DagsterRunStatus.SUCCESS: RunState.SUCCEEDED,
@@ -179,7 +181,7 @@ def ended_sensor(status: dg.DagsterRunStatus) -> dg.SensorDefinition:
     @dg.run_status_sensor(
         run_status=status,
         name=f"runs_{status.value.lower()}",
-        minimum_interval_seconds=_EVERY_LOOP_S,
+        minimum_interval_seconds=_UNHURRIED_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=f"Settles the batches of runs that ended as {status.value}.",
     )
@@ -207,6 +209,21 @@ def reconcile_sensor() -> dg.SensorDefinition:
     return heal
 
 
+def webhook_sensor() -> dg.SensorDefinition:
+    """Every ten seconds: deliver events to webhooks, those included whose turn to be tried again has come."""
+
+    @dg.sensor(
+        name="webhooks",
+        minimum_interval_seconds=2 * _EVERY_LOOP_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Delivers events to webhooks, signed, until they are taken.",
+    )
+    def tell(warehouse: WarehouseResource) -> dg.SkipReason:
+        return dg.SkipReason(deliver(warehouse.get()).words)
+
+    return tell
+
+
 def run_state(instance: dg.DagsterInstance, part: BatchPart) -> RunState:
     """How the run of a part is doing, as Dagster's own records say."""
     run = instance.get_run_by_id(part.run_id) if part.run_id else None
@@ -227,3 +244,4 @@ def sensors(plan: WarehousePlan, jobs: Jobs, translator: Translator) -> Iterator
     yield ended_sensor(dg.DagsterRunStatus.FAILURE)
     yield ended_sensor(dg.DagsterRunStatus.CANCELED)
     yield reconcile_sensor()
+    yield webhook_sensor()

@@ -98,6 +98,10 @@ class Extractor(Protocol):
         """
         ...
 
+    def model_files(self) -> Mapping[str, Mapping[str, str]]:
+        """Which model makes each output: output name → {file: sha256}; empty without models. May fetch a pack that is not here."""
+        ...
+
     def packing(self, output: str) -> Packing:
         """How to pack inputs of one output on this machine; asked after `load`."""
         ...

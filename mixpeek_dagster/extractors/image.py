@@ -31,6 +31,11 @@ class ImageTower:
         self.dim = self.tower.dim
         self.identity = manifest.identity
 
+    @property
+    def files(self) -> Mapping[str, str]:
+        """sha256 of every file of the model's pack."""
+        return self._models.pack(self._uri).manifest.files
+
     @cached_property
     def model(self) -> onnx.Model:
         return onnx.load(self._models.pack(self._uri), "image", device=self._models.device)
@@ -89,6 +94,9 @@ class ImageExtractor:
 
     def load(self) -> None:
         self.towers["embedding"].model  # noqa: B018 - loads
+
+    def model_files(self) -> Mapping[str, Mapping[str, str]]:
+        return {output: tower.files for output, tower in self.towers.items()}
 
     def packing(self, output: str) -> Packing:
         return self.towers[output].packing

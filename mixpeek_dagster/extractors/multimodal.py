@@ -76,6 +76,11 @@ class MultimodalExtractor:
     def load(self) -> None:
         _ = self.text.model, self.image.model
 
+    def model_files(self) -> Mapping[str, Mapping[str, str]]:
+        if self.params.model:
+            return {_JOINT: self.text.files}
+        return {"text_embedding": self.text.files, "image_embedding": self.image.files}
+
     def packing(self, output: str) -> Packing:
         return self.image.packing if output == "image_embedding" else self.text.packing
 

@@ -36,6 +36,9 @@ class PassthroughExtractor:
     def load(self) -> None:
         """Nothing to load."""
 
+    def model_files(self) -> Mapping[str, Mapping[str, str]]:
+        return {}
+
     def packing(self, output: str) -> Packing:
         raise BadRequest(f"{self.name} makes no vectors, so no {output!r}.")
 

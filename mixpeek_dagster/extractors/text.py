@@ -43,6 +43,11 @@ class TextTower:
         self.dim = self.tower.dim
         self.identity = self._manifest.identity
 
+    @property
+    def files(self) -> Mapping[str, str]:
+        """sha256 of every file of the model's pack."""
+        return self._models.pack(self._uri).manifest.files
+
     @cached_property
     def _loaded(self) -> tuple[onnx.Model, Any, int]:
         pack = self._models.pack(self._uri)
@@ -194,6 +199,9 @@ class TextExtractor:
 
     def load(self) -> None:
         self.towers["embedding"].model  # noqa: B018 - loads
+
+    def model_files(self) -> Mapping[str, Mapping[str, str]]:
+        return {output: tower.files for output, tower in self.towers.items()}
 
     def packing(self, output: str) -> Packing:
         return self.towers[output].packing

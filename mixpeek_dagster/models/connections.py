@@ -33,7 +33,7 @@ class ConnectionPatch(Lenient):
 
 
 class SyncCreate(Lenient):
-    """Body of `POST /v1/buckets/{b}/syncs`: `provider` with `connection` and `sync_config`, or a `connection_id` with the rest beside it."""
+    """Body of `POST /v1/buckets/{b}/syncs`: `provider`, `connection` and `sync_config`, or a `connection_id` with the rest beside."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 

@@ -229,7 +229,21 @@ def end(records: Records, batch: Batch, status: BatchStatus, *, now: str, error:
         payload={**payload, "failure_reason": error, "completed_at": now},
         now=now,
     )
+    if status is BatchStatus.COMPLETED:
+        _tell_collections(records, ended, now=now)
     return ended
+
+
+def _tell_collections(records: Records, batch: Batch, *, now: str) -> None:
+    """One event per collection that the batch wrote into, in the two names that clients know."""
+    every = records.batches.steps(batch.batch_id)
+    for collection_id in batch.collection_ids or ():
+        steps = [one for one in every if one.collection_id == collection_id]
+        documents = sum(one.documents for one in steps)
+        payload = {"collection_id": collection_id, "batch_id": batch.batch_id, "documents_written": documents}
+        for event in ("collection.documents.written", "collection.documents.batch_completed"):
+            resource = ("collection", str(collection_id))
+            records.events.add(event, namespace_id=batch.namespace_id, resource=resource, payload=payload, now=now)
 
 
 def fail_part(records: Records, part: BatchPart, error: str, *, settings: Settings, now: str, retry: bool) -> Batch | None:

@@ -88,8 +88,8 @@ class BlobMaker:
 
     def _from_data(self, body: BlobCreate, data: Any) -> Blob:
         if isinstance(data, Mapping) and (encoded := data.get("base64") or data.get("bytes")) is not None:
-            given = {name: data.get(name) for name in ("mime_type", "content_type", "mime") if isinstance(data.get(name), str)}
-            return self._bytes(body, _decode(body, encoded), next(iter(given.values()), ""), str(data.get("filename") or ""))
+            said = [str(data[name]) for name in ("mime_type", "content_type", "mime") if isinstance(data.get(name), str)]
+            return self._bytes(body, _decode(body, encoded), said[0] if said else "", str(data.get("filename") or ""))
         if isinstance(data, Mapping) and isinstance(data.get("url"), str):
             return self._at(body, data["url"])
         if not isinstance(data, str):

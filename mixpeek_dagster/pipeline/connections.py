@@ -31,7 +31,7 @@ def make_connection(
     kind = credentials.get("type") if isinstance(credentials, Mapping) else None
     if credentials:
         body["credentials"] = {"type": kind} if kind else {}
-    secrets = _encrypt(json.dumps(hidden), settings) if hidden else None
+    secrets = encrypt(json.dumps(hidden), settings) if hidden else None
     connection = Connection(
         connection_id=connection_id,
         name=name or connection_id,
@@ -51,7 +51,7 @@ def open_config(body: Mapping[str, Any], secrets: str | None, *, settings: Setti
     """
     config = {key: value for key, value in body.items() if key not in _SECRET}
     if secrets is not None:
-        config |= _resolve(json.loads(_decrypt(secrets, settings)))
+        config |= _resolve(json.loads(decrypt(secrets, settings)))
     return config
 
 
@@ -107,11 +107,11 @@ def _own_key(file: Path) -> str:
     return file.read_text()
 
 
-def _encrypt(text: str, settings: Settings) -> str:
+def encrypt(text: str, settings: Settings) -> str:
     return str(_fernet(settings).encrypt(text.encode()).decode())
 
 
-def _decrypt(ciphertext: str, settings: Settings) -> str:
+def decrypt(ciphertext: str, settings: Settings) -> str:
     from cryptography.fernet import InvalidToken
 
     try:

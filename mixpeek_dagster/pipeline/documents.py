@@ -62,6 +62,7 @@ class _Listing:
             filter=request.filter,
             search=request.search,
             slice=(request.partition.index, request.partition.count) if request.partition else None,
+            is_whole_namespace=not request.collection_ids,
         )
         self.sort = (request.sort.field, request.sort.direction == "desc") if request.sort else ("created_at", True)
         self.warnings = [f"Unknown collections were left out: {', '.join(self.unknown)}."] if self.unknown else []

@@ -51,7 +51,7 @@ def search(
         (collection, vector)
         for collection in chosen
         for vector in collection.vectors
-        if (_names(vector, feature_uri) if feature_uri else modality in vector.modality.split("+"))
+        if (_names(vector, feature_uri) if feature_uri else vector.modality in (modality, "multimodal"))
     ]
     if not targets:
         known = sorted({vector.feature_uri for collection in chosen for vector in collection.vectors})

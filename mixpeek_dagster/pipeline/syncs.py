@@ -119,7 +119,6 @@ class _Pass:
             confirmed_deletes=sync.confirm_deletes,
         )
         with self.warehouse.catalog.transaction() as records:
-            assert cursor.job_id is not None
             if self.cursor.phase is not Phase.IDLE:
                 records.syncs.forget_missing(sync.sync_id)
                 if self.cursor.job_id is not None:
@@ -128,10 +127,10 @@ class _Pass:
                         self.cursor.job_id, status="failed", counters=self.cursor.counters, now=now, error=words
                     )
             queued = records.syncs.queued_job(sync.sync_id)
-            if queued is not None:
+            if queued is not None:  # somebody asked for this pass, and knows its id
                 records.syncs.start_job(queued, now=now)
                 cursor = cursor.model_copy(update={"job_id": queued})
-            else:
+            elif cursor.job_id is not None:
                 trigger = "manual" if sync.triggered_at else "scheduled"
                 records.syncs.add_job(cursor.job_id, sync.sync_id, trigger=trigger, now=now)
             # Due from here on until it ends, however it was started.

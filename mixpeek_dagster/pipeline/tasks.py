@@ -22,6 +22,8 @@ _WORK: Mapping[TaskType, str] = {
     TaskType.DELETE_BUCKET: "cascade:delete_bucket",
     TaskType.CONFIRM_UPLOAD: "uploads:confirm_task",
     TaskType.CONFIRM_UPLOADS: "uploads:confirm_task",
+    TaskType.UPDATE_DOCUMENTS: "changes:update_by_filter",
+    TaskType.DELETE_DOCUMENTS: "changes:delete_by_filter",
 }
 
 

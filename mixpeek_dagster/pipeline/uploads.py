@@ -212,7 +212,7 @@ def _complete(warehouse: Warehouse, upload: Upload, size: int, body: UploadConfi
         now = warehouse.now()
         done: dict[str, Any] = {"status": UploadStatus.COMPLETED, "file_size_bytes": size, "file_hash": upload.stored_hash}
         upload = upload.model_copy(update={**done, "verified_at": now, "completed_at": now, "updated_at": now})
-        if upload.create_object_on_confirm and upload.blob_property:
+        if upload.create_object_on_confirm and upload.blob_property and upload.blob_type:
             blob = blob_of(upload, property=upload.blob_property, type=FieldType(upload.blob_type))
             made = ObjectCreate(metadata=upload.object_metadata or {})
             stored = register(records, warehouse, bucket, made, [blob], policy=policy)

@@ -21,7 +21,11 @@ def blob(**source: Any) -> dict[str, Any]:
 
 
 def sync(**connection: Any) -> dict[str, Any]:
-    return {"provider": "s3", "connection": {"bucket_name": "b", "credentials": INLINE, **connection}, "sync_config": {"source_path": "/"}}
+    return {
+        "provider": "s3",
+        "connection": {"bucket_name": "b", "credentials": INLINE, **connection},
+        "sync_config": {"source_path": "/"},
+    }
 
 
 def bucket(**schema: Any) -> dict[str, Any]:
@@ -137,7 +141,9 @@ def test_bad_input_is_refused_and_writes_nothing(
 ) -> None:
     client.post("/v1/namespaces", json={"namespace_name": "second"})
     there = {"X-Namespace": "second"}
-    foreign = client.post("/v1/buckets", json={"bucket_name": "foreign", "bucket_schema": {"properties": {}}}, headers=there).json()
+    foreign = client.post(
+        "/v1/buckets", json={"bucket_name": "foreign", "bucket_schema": {"properties": {}}}, headers=there
+    ).json()
     path = f"/v1/buckets/{bucket['bucket_id']}"
     upload = client.post(f"{path}/uploads", json={"filename": "a.jpg", "content_type": "image/jpeg"}).json()["upload_id"]
     before, problems = inventory(), []

@@ -46,7 +46,12 @@ def running_dev(home: Home, **environment: str) -> Iterator[Dev]:
     port = _free_port()
     command = [sys.executable, "-m", "dagster", "dev", "-w", str(ROOT / "workspace.yaml"), "-h", "127.0.0.1", "-p", str(port)]
     log = (home.folder / "dev.log").open("ab")
-    env = {**home.env, "DAGSTER_RUN_STATUS_SENSOR_PROCESS_LIMIT": "50", **environment}
+    env = {
+        **home.env,
+        "DAGSTER_STATE": str(home.folder / "dagster"),
+        "DAGSTER_RUN_STATUS_SENSOR_PROCESS_LIMIT": "50",
+        **environment,
+    }
     process = subprocess.Popen(command, env=env, cwd=home.folder, stdout=log, stderr=log, start_new_session=True)
     try:
         url = f"http://127.0.0.1:{port}"

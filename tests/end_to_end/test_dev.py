@@ -208,7 +208,7 @@ def test_the_pages_a_person_opens(home: Home, dev: Dev, first_batch: Batch) -> N
         shoot("partitions", f"{asset}/collections/pictures?view=partitions", first_batch.batch_id)
         part = f"partition={first_batch.batch_id}"
         shoot("collection", f"{asset}/collections/pictures?view=partitions&{part}", "thumbnails", "documents_per_second")
-        shoot("run", f"{dev.url}/runs/{run_id}", "Success", "extract_")
+        shoot("run", f"{dev.url}/runs/{run_id}", "Success", "passages_")
         shoot("sensors", f"{dev.url}/automation", "batches", "sync_demo_product_catalog")
         chrome.close()
     assert {file.stem for file in SCREENSHOTS.glob("*.png")} >= {

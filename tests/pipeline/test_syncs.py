@@ -98,6 +98,17 @@ def test_an_edit_of_the_same_size_at_the_same_time_is_seen_on_a_real_disk(wareho
     library.assert_exact()
 
 
+@pytest.mark.parametrize("page_size", [1, 2, 3, 4, 5, 1000])
+def test_the_first_and_the_last_files_of_a_listing_are_missed_too(library: Library, page_size: int) -> None:
+    library.world.page_size = page_size
+    fill(library, *many(6))
+    library.poll()
+    for name in ("f00005.txt", "f00004.txt", "f00000.txt"):
+        library.world.delete(name)
+        assert library.poll().counters.deleted == 1
+        library.assert_follows_source()
+
+
 def test_folder_markers_and_files_of_no_declared_type_are_counted_not_taken(library: Library) -> None:
     fill(library, "a.txt", "film.mp4")
     library.world.put("folder/", b"")

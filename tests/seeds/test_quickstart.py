@@ -34,9 +34,21 @@ OBJECT = {
 }
 UPLOAD = {"filename": "photo.jpg", "content_type": "image/jpeg"}
 KEYS = {"access_key_id": "a", "secret_access_key": "s"}
-STATUSES = set(
-    ["PENDING", "IN_PROGRESS", "PROCESSING", "COMPLETED", "FAILED", "CANCELED", "UNKNOWN", "SKIPPED", "DRAFT", "ACTIVE", "ARCHIVED", "SUSPENDED", "QUEUED"]
-)
+STATUSES = {
+    "PENDING",
+    "IN_PROGRESS",
+    "PROCESSING",
+    "COMPLETED",
+    "FAILED",
+    "CANCELED",
+    "UNKNOWN",
+    "SKIPPED",
+    "DRAFT",
+    "ACTIVE",
+    "ARCHIVED",
+    "SUSPENDED",
+    "QUEUED",
+}
 
 
 def send(client: TestClient, path: str, body: Any = None) -> dict[str, Any]:

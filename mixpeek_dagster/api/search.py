@@ -1,0 +1,81 @@
+"""`/v1/features/search`: the documents nearest to a text."""
+
+from typing import Annotated, Any
+
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field, field_validator
+
+from mixpeek_dagster.api.deps import InNamespace, Opened
+from mixpeek_dagster.api.routes import new_router
+from mixpeek_dagster.errors import Invalid
+from mixpeek_dagster.models.filters import Filter
+from mixpeek_dagster.pipeline.answers import DocumentView, flat_record
+from mixpeek_dagster.pipeline.search import search
+
+router = new_router("search")
+_MORE = 10
+
+
+class FeatureSearch(BaseModel):
+    """What to search for: a text, or an object that holds one (`text`, `value`, `content`)."""
+
+    query: Annotated[str, Field(min_length=1, max_length=100_000)] | dict[str, Any]
+    collection_identifiers: list[Annotated[str, Field(min_length=1, max_length=255)]] | None = Field(
+        default=None, max_length=1000
+    )
+    feature_uri: str | None = Field(default=None, max_length=512)
+    top_k: int = Field(default=25, ge=1, le=1000)
+    filters: dict[str, Any] | None = None
+
+    @field_validator("filters", mode="after")
+    @classmethod
+    def _empty_is_none(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        return value or None
+
+    @property
+    def text(self) -> str:
+        """Raises Invalid when the query holds no text."""
+        if isinstance(self.query, str):
+            return self.query
+        for name in ("text", "value", "content", "query"):
+            found = self.query.get(name)
+            if isinstance(found, str) and found:
+                return found
+        raise Invalid("query: expected a text, or an object with `text`")
+
+
+class SearchHit(BaseModel):
+    """A document and how near it is: cosine similarity, -1..1."""
+
+    document_id: str
+    collection_id: str
+    score: float
+    vector_name: str
+
+
+class SearchAnswer(BaseModel):
+    """The nearest documents, best first; each is a document as lists show it, with its `score`."""
+
+    results: list[SearchHit]
+    total: int
+
+
+@router.post("/features/search", response_model=SearchAnswer)
+def search_features(body: FeatureSearch, warehouse: Opened, namespace: InNamespace) -> JSONResponse:
+    """Find the documents nearest to a text."""
+    wanted = Filter.parse(body.filters)
+    found = search(
+        warehouse,
+        body.text,
+        namespace_id=namespace.namespace_id,
+        collections=body.collection_identifiers or (),
+        feature_uri=body.feature_uri,
+        top_k=body.top_k if wanted.is_empty else min(10_000, _MORE * body.top_k),
+    )
+    kept = [one for one in found if wanted.is_empty or wanted.matches(flat_record(one.document))][: body.top_k]
+    with warehouse.catalog.reading() as records:
+        documents = DocumentView(records, namespace_id=namespace.namespace_id).answers([one.document for one in kept])
+    results = [
+        {**document, "score": round(float(one.score), 6), "vector_name": one.output} for document, one in zip(documents, kept)
+    ]
+    return JSONResponse({"results": results, "total": len(results)})

@@ -1,0 +1,250 @@
+"""What clients ask of batches: make, fill and submit them, do failed work again, delete them, and account for every object.
+
+A batch that has ended stays as it ended: trying again makes another batch that names the first in its metadata.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from mixpeek_dagster.catalog import Records
+from mixpeek_dagster.errors import Invalid, NotFound, WrongState
+from mixpeek_dagster.models.batches import Batch, BatchStatus, DedupStrategy, PartStatus
+from mixpeek_dagster.models.buckets import Bucket
+from mixpeek_dagster.models.filters import Filter
+from mixpeek_dagster.models.ids import BatchId, CollectionId, new_id
+from mixpeek_dagster.models.values import Lenient
+from mixpeek_dagster.pipeline.batches import create_batch, submit
+from mixpeek_dagster.pipeline.warehouse import Warehouse
+from mixpeek_dagster.storage.egress import check_url
+
+MAX_BY_FILTER = 50_000
+Id = Annotated[str, Field(min_length=1, max_length=255)]
+
+
+class BatchCreate(Lenient):
+    """Body of a new batch: `object_ids`, or `filters` over the bucket's objects."""
+
+    object_ids: Sequence[Id] | None = Field(default=None, min_length=1, max_length=100_000)
+    filters: dict[str, Any] | None = None
+    limit: int | None = Field(default=None, ge=1, le=MAX_BY_FILTER)
+    collection_ids: Sequence[Id] | None = Field(default=None, max_length=1000)
+    dedup_strategy: DedupStrategy = "skip"
+    metadata: dict[str, Any] | None = None
+    batch_name: str | None = Field(default=None, max_length=256)
+    auto_submit: bool = False
+    trigger_processing: bool = False
+
+    @model_validator(mode="after")
+    def _says_which_objects(self) -> Self:
+        if (self.object_ids is None) == (self.filters is None):
+            raise ValueError("a batch needs object_ids, or else filters")
+        return self
+
+
+class BatchPatch(Lenient):
+    """What may change of a batch."""
+
+    metadata: dict[str, Any] | None = None
+    batch_name: str | None = Field(default=None, max_length=256)
+
+
+class BatchSubmit(Lenient):
+    """How to submit: `webhook_url` is told once when the batch has ended."""
+
+    webhook_url: str | None = Field(default=None, max_length=2048)
+    collection_ids: Sequence[Id] | None = Field(default=None, max_length=1000)
+    include_processing_history: bool = True
+
+
+def make_batch(warehouse: Warehouse, bucket: Bucket, body: BatchCreate, *, submit_now: bool) -> Batch:
+    """A DRAFT batch, or with `submit_now` a QUEUED one.
+
+    Raises:
+        NotFound: an object or a collection does not exist; nothing is made.
+        Invalid: the filters are none, or match more objects than one batch may take without a `limit`.
+    """
+    with warehouse.catalog.transaction() as records:
+        now = warehouse.now()
+        batch = create_batch(
+            records,
+            body.object_ids or _matching(records, bucket, body),
+            namespace_id=bucket.namespace_id,
+            bucket_id=bucket.bucket_id,
+            now=now,
+            collection_ids=_resolved(records, bucket, body.collection_ids),
+            dedup=body.dedup_strategy,
+        )
+        records.batches.set(batch.batch_id, now=now, metadata=body.metadata, batch_name=body.batch_name)
+        batch = records.batches.get(batch.batch_id)
+        return submit(records, batch, settings=warehouse.settings, now=now) if submit_now else batch
+
+
+def _matching(records: Records, bucket: Bucket, body: BatchCreate) -> Sequence[str]:
+    most = body.limit or MAX_BY_FILTER + 1
+    found = records.objects.matching(bucket.bucket_id, Filter.parse(body.filters), limit=most)
+    if len(found) > MAX_BY_FILTER:
+        raise Invalid(f"filters match more than {MAX_BY_FILTER:,} objects; set a limit and make several batches.")
+    return found
+
+
+def _resolved(records: Records, bucket: Bucket, wanted: Sequence[str] | None) -> Sequence[CollectionId] | None:
+    if not wanted:
+        return None
+    return [records.collections.get(one, namespace_id=bucket.namespace_id).collection_id for one in wanted]
+
+
+def add_objects(warehouse: Warehouse, bucket: Bucket, batch_id: str, object_ids: Sequence[str]) -> Batch:
+    """Add objects to a DRAFT batch; those it holds already stay once.
+
+    Raises:
+        NotFound: the batch or an object is not in the bucket; nothing is added.
+        WrongState: the batch is no DRAFT.
+    """
+    with warehouse.catalog.transaction() as records:
+        now = warehouse.now()
+        records.batches.set(BatchId(batch_id), now=now)  # takes the row: two additions follow each other
+        batch = records.batches.get(batch_id, namespace_id=bucket.namespace_id, bucket_id=bucket.bucket_id)
+        if batch.status is not BatchStatus.DRAFT:
+            raise WrongState(f"Batch {batch_id} is {batch.status}; objects can be added to a DRAFT only.")
+        known = records.objects.named(object_ids)
+        unknown = [one for one in object_ids if one not in known or known[one].bucket_id != bucket.bucket_id]
+        if unknown:
+            raise NotFound(f"{len(unknown)} objects are not in bucket {bucket.bucket_id}: {', '.join(unknown[:5])}.")
+        there = {item for _, item in records.batches.items(batch.batch_id)}
+        fresh = [one for one in dict.fromkeys(object_ids) if one not in there]
+        return records.batches.append_items(batch, fresh, now=now)
+
+
+def submit_batch(warehouse: Warehouse, batch: Batch, body: BatchSubmit) -> Batch:
+    """DRAFT → QUEUED.
+
+    Raises:
+        WrongState: it is no DRAFT. BadRequest: it has no objects. UrlRefused: the webhook's URL may not be reached.
+    """
+    if body.webhook_url is not None:
+        check_url(body.webhook_url, allowed_hosts=warehouse.settings.allowed_hosts)
+    with warehouse.catalog.transaction() as records:
+        now = warehouse.now()
+        current = records.batches.get(batch.batch_id, namespace_id=batch.namespace_id)
+        if body.webhook_url is not None and current.status is BatchStatus.DRAFT:
+            records.batches.set(batch.batch_id, now=now, webhook_url=body.webhook_url)
+        return submit(records, records.batches.get(batch.batch_id), settings=warehouse.settings, now=now)
+
+
+def retry_failed(warehouse: Warehouse, batch: Batch) -> Batch | None:
+    """A new batch of what failed in one that has ended, submitted; None when nothing failed. What succeeded is not done again.
+
+    Raises:
+        WrongState: the batch has not ended.
+    """
+    with warehouse.catalog.transaction() as records:
+        _check_ended(batch, "retried")
+        failures = records.batches.failures(batch.batch_id, limit=1_000_000)[0]
+        items = list(dict.fromkeys(one.item_id if batch.type == "COLLECTION" else one.object_id or "" for one in failures))
+        unfinished = batch.status is not BatchStatus.COMPLETED
+        if unfinished and not items:
+            items = [item for _, item in records.batches.items(batch.batch_id)]
+        known = records.documents.named(items) if batch.type == "COLLECTION" else records.objects.named(items)
+        there = [one for one in items if one in known]
+        return _again(records, warehouse, batch, there, "retry_of", dedup="skip") if there else None
+
+
+def resubmit(warehouse: Warehouse, batch: Batch, *, submit_now: bool) -> Batch:
+    """A new batch of everything in one that has ended; its documents take the place of the old ones.
+
+    Raises:
+        WrongState: the batch has not ended, or nothing of it is left.
+    """
+    with warehouse.catalog.transaction() as records:
+        _check_ended(batch, "resubmitted")
+        items = [item for _, item in records.batches.items(batch.batch_id)]
+        known = records.documents.named(items) if batch.type == "COLLECTION" else records.objects.named(items)
+        there = [one for one in items if one in known]
+        if not there:
+            raise WrongState(f"Nothing of batch {batch.batch_id} is left: its objects were deleted.")
+        return _again(records, warehouse, batch, there, "resubmission_of", dedup="replace", submit_now=submit_now)
+
+
+def _check_ended(batch: Batch, what: str) -> None:
+    if not batch.status.is_terminal:
+        raise WrongState(f"Batch {batch.batch_id} is {batch.status}; it can be {what} when it has ended.")
+
+
+def _again(
+    records: Records,
+    warehouse: Warehouse,
+    batch: Batch,
+    items: Sequence[str],
+    link: str,
+    *,
+    dedup: DedupStrategy,
+    submit_now: bool = True,
+) -> Batch:
+    now = warehouse.now()
+    roots = list(batch.dag_tiers[0]) if batch.type == "COLLECTION" and batch.dag_tiers else batch.collection_ids
+    again = Batch(
+        batch_id=BatchId(new_id("btch", length=12)),
+        namespace_id=batch.namespace_id,
+        bucket_id=batch.bucket_id,
+        type=batch.type,
+        status=BatchStatus.DRAFT,
+        dedup_strategy=dedup,
+        batch_name=batch.batch_name,
+        metadata={**(batch.metadata or {}), link: batch.batch_id},
+        collection_ids=roots or None,
+        webhook_url=batch.webhook_url,
+        created_at=now,
+        updated_at=now,
+    )
+    records.batches.add(again)
+    again = records.batches.append_items(again, items, now=now)
+    return submit(records, again, settings=warehouse.settings, now=now) if submit_now else again
+
+
+def delete_batch(warehouse: Warehouse, batch: Batch) -> None:
+    """Forget a batch; its documents stay.
+
+    Raises:
+        WrongState: it is under way.
+    """
+    with warehouse.catalog.transaction() as records:
+        current = records.batches.get(batch.batch_id, namespace_id=batch.namespace_id)
+        if current.status in (BatchStatus.QUEUED, BatchStatus.PROCESSING):
+            raise WrongState(f"Batch {batch.batch_id} is {current.status}; cancel it before you delete it.")
+        records.batches.remove(batch.batch_id)
+
+
+def audit(warehouse: Warehouse, batch: Batch) -> dict[str, Any]:
+    """Whether every object of a batch is accounted for, tier by tier: made documents, failed, or was skipped."""
+    with warehouse.catalog.reading() as records:
+        steps = records.batches.steps(batch.batch_id)
+    tiers: list[Mapping[str, Any]] = []
+    for number, collection_ids in enumerate(batch.dag_tiers):
+        own = [one for one in steps if one.tier == number]
+        seen, failed, skipped = (sum(getattr(one, name) for one in own) for name in ("inputs", "failed", "skipped"))
+        submitted = batch.item_count * len(collection_ids) if number == 0 else seen
+        is_done = bool(own) and all(one.status is PartStatus.COMPLETED for one in own)
+        lost = max(0, submitted - seen) if is_done else 0
+        tiers.append(
+            {
+                "tier_num": number,
+                "submitted": submitted,
+                "processed": seen - failed - skipped,
+                "failed": failed,
+                "skipped": skipped,
+                "lost": lost,
+                "balanced": is_done and lost == 0,
+                "documents_written": sum(one.documents for one in own),
+                "notes": [] if is_done else ["not finished"],
+            }
+        )
+    return {
+        "batch_id": batch.batch_id,
+        "status": batch.status,
+        "object_count": batch.item_count,
+        "tiers": tiers,
+        "all_balanced": all(one["balanced"] for one in tiers),
+        "has_lost_objects": any(one["lost"] for one in tiers),
+    }

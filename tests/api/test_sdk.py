@@ -1,0 +1,71 @@
+"""The official Python SDK reads our answers. It lives in an environment of its own, made once per test process."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import venv
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from mixpeek_dagster.api import create_app
+from mixpeek_dagster.pipeline.keys import create_key
+from mixpeek_dagster.pipeline.warehouse import Warehouse
+
+SDK = "mixpeek==1.3.783"
+PROGRAM = Path(__file__).with_name("sdk_program.py")
+pytestmark = pytest.mark.sdk
+
+
+@pytest.fixture(scope="session")
+def sdk_python(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An interpreter that has the SDK; `MIXPEEK_SDK_PYTHON` names one that is there."""
+    given = os.environ.get("MIXPEEK_SDK_PYTHON")
+    if given:
+        return given
+    home = tmp_path_factory.mktemp("sdk")
+    venv.create(home, with_pip=True)
+    python = str(home / "bin" / "python")
+    installed = subprocess.run(
+        [python, "-m", "pip", "install", "-q", SDK], capture_output=True, text=True, timeout=240, check=False
+    )
+    if installed.returncode != 0:
+        pytest.skip(f"{SDK} cannot be installed: {installed.stderr.strip().splitlines()[-1:]}")
+    return python
+
+
+@pytest.fixture
+def served(warehouse: Warehouse) -> Iterator[str]:
+    """The API on a free port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(create_app(warehouse), host="127.0.0.1", port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    deadline = time.monotonic() + 30
+    while not server.started and time.monotonic() < deadline:
+        time.sleep(0.02)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join(timeout=20)
+
+
+def test_the_official_sdk_reads_every_answer(sdk_python: str, served: str, warehouse: Warehouse) -> None:
+    token = create_key(warehouse, name="sdk").token
+    done = subprocess.run(
+        [sdk_python, str(PROGRAM), served, token], capture_output=True, text=True, timeout=120, check=False, cwd=PROGRAM.parent
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    seen = json.loads(done.stdout.splitlines()[-1])
+    assert seen["create namespace"] == "NamespaceModel"
+    assert seen["create sync"] == "SyncConfigurationModel"
+    assert seen["list objects"] == "ListObjectsResponse"
+    assert seen["missing bucket"] == "NotFoundException"
+    assert len(seen) >= 45, sys.version
