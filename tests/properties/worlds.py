@@ -252,7 +252,7 @@ def questions(number: int) -> list[dict[str, Any]]:
     }
     asked = []
     for operator, some in values.items():
-        for value in dice.sample(some, min(len(some), number)):
+        for value in dice.sample(some, len(some) if operator == "regex" else min(len(some), number)):
             for field in dice.sample(("f", "l", "o.f", "a.f", "m.f"), 2 if len(some) > 20 else 5):
                 asked.append({"field": field, "operator": operator, "value": value, "case_sensitive": dice.random() < 0.4})
     return asked
