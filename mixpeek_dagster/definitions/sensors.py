@@ -154,9 +154,12 @@ def wave_tags(claims: Sequence[Claim]) -> dict[str, str]:
     return tags
 
 
-def selection(claims: Sequence[Claim], plan: WarehousePlan, translator: Translator) -> list[dg.AssetKey]:
-    """The asset keys of the collections these parts materialise."""
+def selection(claims: Sequence[Claim], plan: WarehousePlan, translator: Translator) -> list[dg.AssetKey] | None:
+    """The asset keys of the collections these parts materialise; None for the whole pipeline: cutting a job down costs a second."""
     wanted = set(claims[0].collection_ids)
+    pipeline = plan.pipeline_of[claims[0].collection_ids[0]]
+    if wanted == {one for one, name in plan.pipeline_of.items() if name == pipeline}:
+        return None
     return [
         translator.get_asset_spec(collection, namespace).key
         for namespace in plan.namespaces
