@@ -100,6 +100,12 @@ class BatchRecords:
         query = select(_batches).where(_batches.c.sync_id == sync_id, _batches.c.status == BatchStatus.DRAFT)
         return [_batch(row) for row in self._connection.execute(query.order_by(_batches.c.created_at, _batches.c.batch_id))]
 
+    def waiting(self) -> list[Batch]:
+        """Batches that have a queued part, oldest first."""
+        queued = select(_parts.c.batch_id).where(_parts.c.status == PartStatus.QUEUED)
+        query = select(_batches).where(_batches.c.batch_id.in_(queued)).order_by(_batches.c.submitted_at).limit(1_000)
+        return [_batch(row) for row in self._connection.execute(query)]
+
     def count_of_sync(self, sync_id: SyncId) -> int:
         return self._connection.execute(select(func.count()).where(_batches.c.sync_id == sync_id)).scalar_one()
 

@@ -37,6 +37,16 @@ class DocumentRecords:
                 found.setdefault(memo_key, []).append(Feature(memo_key, position, fields, {}))
         return found
 
+    def forgotten(self, memo_keys: Iterable[str]) -> set[str]:
+        """Which of these features are not recorded (any more)."""
+        wanted = set(memo_keys)
+        known: set[str] = set()
+        for chunk in chunks(sorted(wanted)):
+            known.update(
+                self._connection.execute(select(_features.c.memo_key).distinct().where(_features.c.memo_key.in_(chunk))).scalars()
+            )
+        return wanted - known
+
     def add_features(self, features: Sequence[Feature], *, now: str) -> None:
         """Record features. What is recorded already is replaced: the same content and extractor make the same feature."""
         # In one order for everybody: two runs that make the same features at once then wait for each other, and do not deadlock.

@@ -7,7 +7,6 @@ from typing import Any
 
 import dagster as dg
 
-from mixpeek_dagster.extractors.pictures import thumbnail
 from mixpeek_dagster.models.buckets import Bucket
 from mixpeek_dagster.models.collections import Collection
 from mixpeek_dagster.models.syncs import Counters
@@ -72,6 +71,8 @@ def _short(value: Any) -> str:
 
 
 def _gallery(images: Sequence[tuple[str, bytes]]) -> str:
+    from mixpeek_dagster.extractors.pictures import thumbnail
+
     shown = []
     for name, data in images:
         try:

@@ -26,11 +26,12 @@ Jobs = Mapping[str, Any]
 
 RUN_KEY_TAG = "dagster/run_key"
 _TICK_S = 20.0
-_POLL_S = 0.15
+_POLL_S = 0.2
 _CLAIM_LIMIT = 200
 _WAVE_ITEMS = 2_000
 # The daemon's loop is fixed at five seconds and skips a sensor whose interval is not shorter: any of 1..4 means every loop.
 _EVERY_LOOP_S = 4
+_UNHURRIED_S = 14  # every third loop: a good end is recorded by the run itself, only the others wait for these
 
 _STATES: Mapping[dg.DagsterRunStatus, RunState] = {
     dg.DagsterRunStatus.SUCCESS: RunState.SUCCEEDED,
@@ -180,7 +181,7 @@ def ended_sensor(status: dg.DagsterRunStatus) -> dg.SensorDefinition:
     @dg.run_status_sensor(
         run_status=status,
         name=f"runs_{status.value.lower()}",
-        minimum_interval_seconds=_EVERY_LOOP_S,
+        minimum_interval_seconds=_UNHURRIED_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=f"Settles the batches of runs that ended as {status.value}.",
     )
@@ -209,11 +210,11 @@ def reconcile_sensor() -> dg.SensorDefinition:
 
 
 def webhook_sensor() -> dg.SensorDefinition:
-    """Every few seconds: deliver events to webhooks, those included whose turn to be tried again has come."""
+    """Every ten seconds: deliver events to webhooks, those included whose turn to be tried again has come."""
 
     @dg.sensor(
         name="webhooks",
-        minimum_interval_seconds=_EVERY_LOOP_S,
+        minimum_interval_seconds=2 * _EVERY_LOOP_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Delivers events to webhooks, signed, until they are taken.",
     )

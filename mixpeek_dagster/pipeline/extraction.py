@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mixpeek_dagster.catalog import Records
-from mixpeek_dagster.errors import Invalid
+from mixpeek_dagster.errors import CatalogError, Invalid
 from mixpeek_dagster.extractors.engine import Extraction, Prepared, infer, lookahead, prepare
 from mixpeek_dagster.extractors.extractor import Extractor
 from mixpeek_dagster.models.batches import Batch, BatchPart, Failure, Step
@@ -218,6 +218,11 @@ class _StepRun:
         self.report.rows += [document.payload for document in documents[: SAMPLES - len(self.report.rows)]]
 
     def _write(self, records: Records, features: Sequence[Feature], documents: Sequence[Document], *, now: str) -> None:
+        reused = {document.memo_key for document in documents} - {feature.memo_key for feature in features}
+        if records.documents.forgotten(reused):  # unused for a week, and dropped after we had looked them up
+            raise CatalogError(
+                f"Features that part {self.part.partition_key} was to use again were dropped meanwhile; it is run again."
+            )
         records.documents.add_features(features, now=now)
         records.documents.put(self.collection.collection_id, documents)
 

@@ -76,10 +76,34 @@ def reconcile(warehouse: Warehouse, run_state: Callable[[BatchPart], RunState], 
         settled += _settle(
             warehouse, part, state, f"Run {part.run_id or part.run_key} of part {part.partition_key} is {state.value}."
         )
+    settled += release_stranded(warehouse)
     before = iso(warehouse.clock() - FEATURES_KEPT)
     with warehouse.catalog.transaction() as records:
         features = records.documents.remove_unused_features(before=before, limit=2_000)
     return Reconciled(settled, index_pending(warehouse), finish_removals(warehouse), features)
+
+
+def release_stranded(warehouse: Warehouse) -> int:
+    """Take collections that were deleted or disabled since out of queued batches, which would wait for them for ever; how many parts."""
+    released = 0
+    with warehouse.catalog.transaction() as records:
+        alive = {one.collection_id for one in records.collections.all() if one.enabled}
+        for batch in records.batches.waiting():
+            gone = [one for one in batch.collection_ids or () if one not in alive]
+            if not gone:
+                continue
+            now = warehouse.now()
+            left = [one for one in batch.collection_ids or () if one in alive]
+            records.batches.set(batch.batch_id, now=now, collection_ids=left)
+            for part in records.batches.parts(batch.batch_id):
+                steps = [one for one in records.batches.steps(batch.batch_id, part=part.part) if not one.status.is_terminal]
+                for step in steps:
+                    if step.collection_id in gone:
+                        records.batches.save_step(step.model_copy(update={"status": PartStatus.CANCELED, "completed_at": now}))
+                if all(step.collection_id in gone for step in steps):
+                    released += records.batches.move_part(part, PartStatus.COMPLETED, only_from=[PartStatus.QUEUED])
+            settle(records, batch.batch_id, settings=warehouse.settings, now=now)
+    return released
 
 
 def _settle(warehouse: Warehouse, part: BatchPart, state: RunState, message: str) -> bool:

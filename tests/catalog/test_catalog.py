@@ -10,9 +10,11 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.exc import IntegrityError
 
 from mixpeek_dagster.catalog import Catalog
-from mixpeek_dagster.catalog.migrations import HEAD
+from mixpeek_dagster.catalog.catalog import _engine
+from mixpeek_dagster.catalog.migrations import HEAD, bring_up_to_date
 from mixpeek_dagster.catalog.syncs import LockLost
 from mixpeek_dagster.catalog.tables import metadata
 from mixpeek_dagster.errors import AlreadyExists, CatalogError, NotFound
@@ -52,6 +54,32 @@ def test_migrations_make_exactly_the_tables(catalog: Catalog) -> None:
         version = context.get_current_revision()
     assert found == []
     assert version == HEAD
+
+
+def test_a_catalog_of_the_first_version_keeps_its_rows(new_url: str) -> None:
+    engine = _engine(new_url)
+    bring_up_to_date(engine, to="0001")
+    times = "'2026-11-22T00:00:00.000000Z', '2026-11-22T00:00:00.000000Z'"
+    with engine.begin() as connection:
+        for statement in (
+            f"INSERT INTO namespaces VALUES ('ns_1', 'first', '{{}}', {times})",
+            "INSERT INTO buckets (bucket_id, namespace_id, bucket_name, body, object_count, total_size_bytes, created_at, updated_at)"
+            f" VALUES ('bkt_1', 'ns_1', 'files', '{{\"bucket_schema\": {{\"properties\": {{}}}}}}', 0, 0, {times})",
+            "INSERT INTO connections (connection_id, name, provider, body, status, created_at, updated_at)"
+            f" VALUES ('conn_1', 'disk', 'local', '{{}}', 'ACTIVE', {times})",
+            "INSERT INTO syncs (sync_id, namespace_id, bucket_id, connection_id, provider, spec, status, cursor, pending_full, "
+            "confirm_deletes, passes, consecutive_failures, created_at, updated_at)"
+            f" VALUES ('sync_1', 'ns_1', 'bkt_1', 'conn_1', 'local', '{{}}', 'PENDING', '{{}}', false, false, 0, 0, {times})",
+        ):
+            connection.exec_driver_sql(statement)
+    engine.dispose()
+    opened = Catalog(new_url)
+    with opened.transaction() as records:
+        (sync,) = records.syncs.all()
+        assert records.syncs.connection(sync.connection_id)[0].name == "disk"
+    with pytest.raises(IntegrityError), opened.transaction() as records:  # what refers to nothing is refused again
+        records.connection.exec_driver_sql("UPDATE syncs SET connection_id = 'conn_gone'")
+    opened.close()
 
 
 _OPEN = "import sys; from mixpeek_dagster.catalog import Catalog; Catalog(sys.argv[1]).close(); print('opened')"

@@ -2,7 +2,8 @@
 
 import pytest
 
-from mixpeek_dagster.errors import VectorIndexError
+from mixpeek_dagster.catalog.documents import DocumentRecords
+from mixpeek_dagster.errors import CatalogError, VectorIndexError
 from mixpeek_dagster.models.batches import Batch, BatchStatus
 from mixpeek_dagster.models.collections import Collection
 from mixpeek_dagster.models.documents import DocumentState
@@ -427,3 +428,16 @@ def test_deletes_that_the_index_refuses_are_recorded_on_the_sync_and_made_later(
     projected.poll()
     reconcile(projected.warehouse, lambda _: RunState.ALIVE)
     projected.assert_exact()
+
+
+def test_a_feature_dropped_between_lookup_and_write_leaves_no_document_without_its_vector(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library.world.put("a.txt", b"the same words")
+    library.cycle()
+    library.world.put("b.txt", b"the same words")
+    library.poll()
+    monkeypatch.setattr(DocumentRecords, "forgotten", lambda _records, keys: set(keys))
+    with pytest.raises(CatalogError, match="dropped meanwhile"):
+        library.run()
+    assert len(library.documents()) == 1

@@ -114,3 +114,26 @@ def test_features_that_nobody_uses_are_dropped_after_a_week(library: Library) ->
     library.clock.move(8 * 86400)
     done = reconcile(library.warehouse, lambda _: RunState.ALIVE)
     assert (done.features, "dropped 1 unused features" in done.words) == (1, True)
+
+
+def test_a_batch_does_not_wait_for_a_collection_that_is_gone(library: Library) -> None:
+    other = library.collection("other", {"type": "bucket", "bucket_ids": [library.passages.source.bucket_ids[0]]})
+    library.world.put("a.txt", b"one")
+    library.poll()
+    with library.warehouse.catalog.transaction() as records:
+        records.collections.remove(other.collection_id)
+    reconcile(library.warehouse, lambda _: RunState.UNKNOWN)
+    library.run()
+    (batch,) = library.batches()
+    assert batch.status is BatchStatus.COMPLETED
+    assert len(library.documents()) == 1
+
+
+def test_a_batch_whose_only_collection_was_disabled_ends_without_documents(library: Library) -> None:
+    library.world.put("a.txt", b"one")
+    library.poll()
+    with library.warehouse.catalog.transaction() as records:
+        records.collections.put(library.passages.model_copy(update={"enabled": False}))
+    done = reconcile(library.warehouse, lambda _: RunState.UNKNOWN)
+    (batch,) = library.batches()
+    assert (done.parts, batch.status, batch.documents_written) == (1, BatchStatus.COMPLETED, 0)
