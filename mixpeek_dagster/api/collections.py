@@ -84,15 +84,27 @@ class TriggerAnswer(BaseModel):
     message: str
 
 
+class VectorAnswer(BaseModel):
+    """A vector index: its name, and how vectors in it are compared."""
+
+    name: str
+    description: str
+    dimensions: int
+    type: str = "dense"
+    distance: str = "cosine"
+    datatype: str = "float32"
+
+
 class FeatureAnswer(BaseModel):
     """One vector of a collection."""
 
     feature_uri: str
+    feature_address: str
     feature_name: str
-    vector_name: str
-    dimensions: int
-    distance: str = "cosine"
-    type: str = "dense"
+    feature_extractor_name: str
+    version: str
+    vector_index: VectorAnswer
+    primary: bool
     modality: str
 
 
@@ -157,18 +169,7 @@ def clone(body: pipeline.CollectionClone, warehouse: Opened, collection: InColle
 @router.get("/collections/{collection_identifier}/features")
 def features(collection: InCollection) -> FeaturesAnswer:
     """The vectors that can be searched."""
-    return FeaturesAnswer(
-        features=[
-            FeatureAnswer(
-                feature_uri=one.feature_uri,
-                feature_name=one.output,
-                vector_name=one.index_name,
-                dimensions=one.dim,
-                modality=one.modality,
-            )
-            for one in collection.vectors
-        ]
-    )
+    return FeaturesAnswer(features=[_feature(collection, place) for place in range(len(collection.vectors))])
 
 
 @router.post("/collections/{collection_identifier}/trigger", status_code=202)
@@ -180,6 +181,21 @@ def trigger_collection(
     With a unique key on the bucket documents are upserted, without one new documents are made.
     """
     return _triggered(collection, trigger(warehouse, collection, body or TriggerRequest()))
+
+
+def _feature(collection: Collection, place: int) -> FeatureAnswer:
+    one, extractor = collection.vectors[place], collection.feature_extractor
+    words = f"{one.modality.capitalize()} vectors of {one.dim} numbers."
+    return FeatureAnswer(
+        feature_uri=one.feature_uri,
+        feature_address=one.feature_uri,
+        feature_name=one.output,
+        feature_extractor_name=extractor.feature_extractor_name,
+        version=extractor.version,
+        vector_index=VectorAnswer(name=one.index_name, description=words, dimensions=one.dim),
+        primary=place == 0,
+        modality=one.modality,
+    )
 
 
 def _triggered(collection: Collection, done: Triggered) -> TriggerAnswer:

@@ -27,7 +27,7 @@ class ExtractorEntry(BaseModel):
     output_schema: dict[str, Any]
     parameter_schema: dict[str, Any] | None
     supported_input_types: list[str]
-    expected_input_types: dict[str, Any] = {}
+    expected_input_types: dict[str, str] = {}
     max_inputs: dict[str, int]
     default_parameters: dict[str, Any]
     costs: dict[str, Any] | None = None
@@ -40,7 +40,7 @@ class ExtractorEntry(BaseModel):
 @router.get("/discovery/extractors")
 def list_all(caller: By) -> list[ExtractorEntry]:
     """Every extractor that is registered."""
-    return [ExtractorEntry(**one) for one in catalogue()]
+    return [_answer(one) for one in catalogue()]
 
 
 @router.get("/namespaces/{namespace_identifier}/extractors")
@@ -53,7 +53,7 @@ def list_of_namespace(
     if not caller.may_use(namespace.namespace_id):
         raise NotFound(f"No namespace {namespace_identifier!r}.")
     own = {f"{one.feature_extractor_name}_{one.version}" for one in namespace.feature_extractors}
-    return [ExtractorEntry(**one) for one in catalogue() if not own or one["feature_extractor_id"] in own]
+    return [_answer(one) for one in catalogue() if not own or one["feature_extractor_id"] in own]
 
 
 @router.get("/collections/features")
@@ -70,6 +70,12 @@ def get(feature_extractor_id: Annotated[str, Path(min_length=1, max_length=255)]
     if ":" in feature_extractor_id:
         raise NotFound(f"No extractor {feature_extractor_id!r} in the catalogue.")
     try:
-        return ExtractorEntry(**entry(feature_extractor_id))
+        return _answer(entry(feature_extractor_id))
     except UnknownName as error:
         raise NotFound(error.message) from error
+
+
+def _answer(one: dict[str, Any]) -> ExtractorEntry:
+    """Clients read one word per input, so several types are one text: `string, text`."""
+    types = {name: ", ".join(kinds) for name, kinds in one["expected_input_types"].items()}
+    return ExtractorEntry(**{**one, "expected_input_types": types})

@@ -9,11 +9,10 @@ from mixpeek_dagster.api.deps import InNamespace, Opened
 from mixpeek_dagster.api.routes import new_router
 from mixpeek_dagster.errors import Invalid
 from mixpeek_dagster.models.filters import Filter
-from mixpeek_dagster.pipeline.answers import DocumentView, flat_record
+from mixpeek_dagster.pipeline.answers import DocumentView
 from mixpeek_dagster.pipeline.search import search
 
 router = new_router("search")
-_MORE = 10
 
 
 class FeatureSearch(BaseModel):
@@ -63,19 +62,18 @@ class SearchAnswer(BaseModel):
 @router.post("/features/search", response_model=SearchAnswer)
 def search_features(body: FeatureSearch, warehouse: Opened, namespace: InNamespace) -> JSONResponse:
     """Find the documents nearest to a text."""
-    wanted = Filter.parse(body.filters)
     found = search(
         warehouse,
         body.text,
         namespace_id=namespace.namespace_id,
         collections=body.collection_identifiers or (),
         feature_uri=body.feature_uri,
-        top_k=body.top_k if wanted.is_empty else min(10_000, _MORE * body.top_k),
+        top_k=body.top_k,
+        filter=Filter.parse(body.filters),
     )
-    kept = [one for one in found if wanted.is_empty or wanted.matches(flat_record(one.document))][: body.top_k]
     with warehouse.catalog.reading() as records:
-        documents = DocumentView(records, namespace_id=namespace.namespace_id).answers([one.document for one in kept])
+        documents = DocumentView(records, namespace_id=namespace.namespace_id).answers([one.document for one in found])
     results = [
-        {**document, "score": round(float(one.score), 6), "vector_name": one.output} for document, one in zip(documents, kept)
+        {**document, "score": round(float(one.score), 6), "vector_name": one.output} for document, one in zip(documents, found)
     ]
     return JSONResponse({"results": results, "total": len(results)})

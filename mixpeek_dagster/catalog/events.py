@@ -50,11 +50,14 @@ class EventRecords:
             query = query.where(_table.c.resource_type == resource_type)
         return list(self._connection.execute(query.order_by(_table.c.seq).limit(limit)))
 
+    def has_undelivered(self) -> bool:
+        query = select(_table.c.seq).where(_table.c.delivered_at.is_(None)).order_by(_table.c.seq).limit(1)
+        return self._connection.execute(query).first() is not None
+
     def undelivered(self, *, limit: int = 500) -> list[Row[Any]]:
-        """The oldest events nobody has been told of."""
-        return list(
-            self._connection.execute(select(_table).where(_table.c.delivered_at.is_(None)).order_by(_table.c.seq).limit(limit))
-        )
+        """The oldest events nobody has been told of, but for those that another transaction is telling right now."""
+        query = select(_table).where(_table.c.delivered_at.is_(None)).order_by(_table.c.seq).limit(limit)
+        return list(self._connection.execute(query.with_for_update(skip_locked=True)))
 
     def delivered(self, seqs: list[int], *, now: str) -> None:
         if seqs:

@@ -2,13 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
+from mixpeek_dagster.catalog import Records
+from mixpeek_dagster.catalog.listing import Scope
 from mixpeek_dagster.errors import Invalid
-from mixpeek_dagster.models.collections import VectorSpec
+from mixpeek_dagster.models.collections import Collection, VectorSpec
 from mixpeek_dagster.models.documents import Document
-from mixpeek_dagster.models.ids import NamespaceId
+from mixpeek_dagster.models.filters import Filter
+from mixpeek_dagster.models.ids import DocumentId, NamespaceId
 from mixpeek_dagster.pipeline.removal import space_of
 from mixpeek_dagster.pipeline.warehouse import Warehouse
+
+EVERYTHING: Final = Filter()
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,7 @@ def search(
     collections: Sequence[str] = (),
     feature_uri: str | None = None,
     top_k: int = 10,
+    filter: Filter = EVERYTHING,
 ) -> list[Found]:
     """The nearest documents, best first.
 
@@ -36,6 +43,7 @@ def search(
         collections: ids or names to search; all of the namespace when empty.
         feature_uri: which vectors to compare with (`mixpeek://text_extractor@v1/embedding`); by default every one that the
             query's kind can be compared with.
+        filter: only documents that pass it.
 
     Raises:
         NotFound: a collection does not exist.
@@ -46,6 +54,7 @@ def search(
             chosen = [records.collections.get(one, namespace_id=namespace_id) for one in collections]
         else:
             chosen = records.collections.all(namespace_id)
+        among = None if filter.is_empty else {one.collection_id: set(_passing(records, one, filter)) for one in chosen}
     modality = "text" if isinstance(query, str) else "image"
     targets = [
         (collection, vector)
@@ -59,14 +68,22 @@ def search(
         raise Invalid(f"None of the {len(chosen)} collections has {wanted}. They have: {', '.join(known) or 'no vectors'}.")
     hits: list[tuple[float, str, str]] = []
     for collection, vector in targets:
+        allowed = None if among is None else among[collection.collection_id]
+        if allowed == set():
+            continue
         extractor = warehouse.extractor(collection.feature_extractor)
         embedded = extractor.embed_query(query, output=vector.output)
-        found = warehouse.index.search(space_of(collection), vector.index_name, embedded, top_k=top_k)
+        found = warehouse.index.search(space_of(collection), vector.index_name, embedded, top_k=top_k, among=allowed)
         hits += [(hit.score, hit.document_id, vector.index_name) for hit in found]
     best = sorted(hits, key=lambda hit: (-hit[0], hit[1]))[:top_k]
     with warehouse.catalog.reading() as records:
         documents = records.documents.named([document_id for _, document_id, _ in best], namespace_id=namespace_id)
     return [Found(documents[one], score, name) for score, one, name in best if one in documents]
+
+
+def _passing(records: Records, collection: Collection, filter: Filter) -> list[DocumentId]:
+    ids = [collection.collection_id]
+    return records.listing.ids(Scope(namespace_id=collection.namespace_id, collection_ids=ids, filter=filter))
 
 
 def _names(vector: VectorSpec, uri: str) -> bool:

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache, partial
+from secrets import token_hex
 from typing import Any
 
 import urllib3
@@ -21,7 +22,6 @@ from urllib3.exceptions import HTTPError
 from mixpeek_dagster.catalog import Records
 from mixpeek_dagster.catalog.webhooks import Delivery
 from mixpeek_dagster.errors import MixpeekError, NotFound, UrlRefused
-from mixpeek_dagster.models.ids import new_id
 from mixpeek_dagster.models.webhooks import REDACTED, Channel, Health, Webhook, WebhookBody
 from mixpeek_dagster.pipeline.connections import decrypt, encrypt
 from mixpeek_dagster.pipeline.warehouse import Warehouse
@@ -59,7 +59,7 @@ def save_webhook(warehouse: Warehouse, body: WebhookBody, *, identifier: str | N
         fresh = body.is_active and not (before and before.is_active)
         webhook = Webhook(
             **{**body.model_dump(exclude={"channels"}), "channels": [_redacted(one) for one in body.channels]},
-            webhook_id=before.webhook_id if before else new_id("wh"),
+            webhook_id=before.webhook_id if before else f"wh_{token_hex(8)}",
             health=before.health if before and not fresh else Health(),
             created_at=before.created_at if before else now,
             updated_at=now,
@@ -168,7 +168,10 @@ def deliver(warehouse: Warehouse, *, limit: int = 1000) -> Told:
     told = Told()
     while has_events(warehouse):
         with warehouse.catalog.transaction() as records:
-            told.events += fan_out(records, now=warehouse.now())
+            events = fan_out(records, now=warehouse.now())
+        if not events:
+            break  # another process has them
+        told.events += events
     done = 0
     while done < limit:
         with warehouse.catalog.reading() as records:
@@ -193,7 +196,7 @@ def deliver(warehouse: Warehouse, *, limit: int = 1000) -> Told:
 def has_events(warehouse: Warehouse) -> bool:
     """Whether an event waits; asked without keeping writers waiting."""
     with warehouse.catalog.reading() as records:
-        return bool(records.events.undelivered(limit=1))
+        return records.events.has_undelivered()
 
 
 def _attempt(warehouse: Warehouse, one: Delivery) -> str | None:

@@ -60,6 +60,11 @@ def test_an_unknown_id_is_404_on_every_route(client: TestClient, namespace: dict
         "objects/batch": {"objects": [{}]},
         "uploads": {"filename": "a", "content_type": "image/png"},
         "syncs": {"connection_id": "x"},
+        "{webhook_identifier}": {
+            "webhook_name": "x",
+            "event_types": ["*"],
+            "channels": [{"channel": "webhook", "configs": {"url": "https://example.com"}}],
+        },
     }
     for method, path in [one for one in GUARDED if "{" in one[1]]:
         body = next((value for suffix, value in bodies.items() if path.endswith(suffix)), {})

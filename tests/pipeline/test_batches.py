@@ -22,8 +22,10 @@ def texts(count: int, *, bad: int = 0) -> dict[str, str]:
 
 
 def events(library: Library) -> list[tuple[str, str]]:
+    """What is told of batches; what a batch wrote is told of its collections too."""
     with library.warehouse.catalog.reading() as records:
-        return [(row.event_type, row.resource_id) for row in records.events.undelivered()]
+        rows = records.events.undelivered()
+    return [(row.event_type, row.resource_id) for row in rows if row.resource_type == "batch"]
 
 
 def parts(library: Library, batch: Batch) -> list[PartStatus]:
