@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.register_assert_rewrite("tests.storage.contract", "tests.vectors.contract")  # before anything imports them
+
 from mixpeek_dagster.catalog import Catalog
 from mixpeek_dagster.models.namespaces import Namespace
 from mixpeek_dagster.pipeline.warehouse import Warehouse
