@@ -280,7 +280,7 @@ def test_two_parts_that_end_at_the_same_moment_end_their_batch(
         records.batches.start(batch.batch_id, now=NOW)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(finish, range(2)))
-    with catalog.reading() as records:
+    with catalog.transaction() as records:  # looking for events to deliver locks them
         assert records.batches.get(batch.batch_id).status is BatchStatus.COMPLETED
         assert [one.event_type for one in records.events.undelivered()] == ["batch.completed"]
 
