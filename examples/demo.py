@@ -1,11 +1,12 @@
 """The main job on real files: a folder and an S3 bucket become searchable documents. `make demo` runs it; run it twice.
 
-State is kept in `.mixpeek/`, so a second run finds everything registered and infers nothing. The S3 server is a real one (SeaweedFS);
-it runs while the demo does.
+State is kept in `.mixpeek/`, so a second run finds everything registered and infers nothing. The S3 server is a real one (SeaweedFS)
+that runs, and keeps its files, while the demo does.
 """
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 from rich.console import Console
@@ -39,7 +40,10 @@ def main() -> int:
     summarise(warehouse, folder)
 
     console.rule("2. The same files in an S3 bucket")
-    with running_seaweedfs(_folder(warehouse, "seaweedfs")) as server:
+    with (
+        tempfile.TemporaryDirectory(prefix="mixpeek-demo-") as folder_of_server,
+        running_seaweedfs(Path(folder_of_server)) as server,
+    ):
         _upload(server)
         namespace = apply(warehouse, _s3_manifest(server)).namespace
         _resume_s3(warehouse, server)
@@ -72,23 +76,13 @@ def main() -> int:
     return 0 if quiet and done and failed in (0, EXPECTED_FAILURES, 2 * EXPECTED_FAILURES) else 1
 
 
-def _folder(warehouse: Warehouse, name: str) -> Path:
-    folder = warehouse.settings.home / "demo" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def _upload(server: S3Server) -> None:
-    """Put the files into the bucket that are not there yet."""
+    """Put the files into a new bucket. On a later run they are newer but no other files: sizes and ETags are the same."""
     client = s3_client(server)
-    if BUCKET not in {bucket["Name"] for bucket in client.list_buckets().get("Buckets", [])}:
-        client.create_bucket(Bucket=BUCKET)
-    pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
-    there = {entry["Key"] for page in pages for entry in page.get("Contents", [])}
+    client.create_bucket(Bucket=BUCKET)
     for file in sorted(LIBRARY.rglob("*")):
-        key = file.relative_to(LIBRARY).as_posix()
-        if file.is_file() and key not in there:
-            client.put_object(Bucket=BUCKET, Key=key, Body=file.read_bytes())
+        if file.is_file():
+            client.put_object(Bucket=BUCKET, Key=file.relative_to(LIBRARY).as_posix(), Body=file.read_bytes())
 
 
 def _s3_manifest(server: S3Server) -> Manifest:
