@@ -30,7 +30,7 @@ from mixpeek_dagster.vectors.index import Point
 
 FETCH_THREADS = 8
 # A window is what a crash may cost: it is sized to take a few seconds, whatever one object takes.
-FAST_S, SLOW_S = 2.0, 8.0
+FAST_S, SLOW_S = 5.0, 20.0
 SAMPLES = 8
 
 
