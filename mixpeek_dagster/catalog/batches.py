@@ -279,6 +279,14 @@ class BatchRecords:
         row = self._connection.execute(query).one()
         return {name: int(row._mapping[name]) for name in names}
 
+    def backlog(self, sync_id: SyncId) -> int:
+        """Objects of a sync in batches that have not ended."""
+        open_ = [status for status in BatchStatus if not status.is_terminal]
+        query = select(func.coalesce(func.sum(_batches.c.item_count), 0))
+        return int(
+            self._connection.execute(query.where(_batches.c.sync_id == sync_id, _batches.c.status.in_(open_))).scalar_one()
+        )
+
     def speeds(self, namespace_id: NamespaceId) -> Mapping[CollectionId, Mapping[str, float]]:
         """By collection, what its steps have done so far: inputs, documents, inferred, and seconds of work."""
         names = ["inputs", "documents", "inferred", "seconds"]

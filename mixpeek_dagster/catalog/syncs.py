@@ -85,8 +85,11 @@ class SyncRecords:
 
     def connections(self) -> list[Connection]:
         """Every connection that somebody named, oldest first; those given inline with a sync belong to it."""
-        named = _connections.c.name != _connections.c.connection_id
-        query = select(_connections).where(named).order_by(_connections.c.created_at, _connections.c.connection_id)
+        return [one for one in self.all_connections() if one.name != one.connection_id]
+
+    def all_connections(self) -> list[Connection]:
+        """Every connection, oldest first."""
+        query = select(_connections).order_by(_connections.c.created_at, _connections.c.connection_id)
         return [_connection(row) for row in self._connection.execute(query)]
 
     def put_connection(self, connection: Connection, *, body: dict[str, Any], secrets: str | None) -> None:

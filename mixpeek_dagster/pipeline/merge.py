@@ -205,9 +205,9 @@ def _merge(
 
     Both start with (key, size, etag, version); a registered row goes on with its state. `everything` takes all for different.
     """
-    if not everything and len(entries) == len(rows):
-        if all(entry[:4] == row[:4] and row[4] == 0 for entry, row in zip(entries, rows)):
-            return [], []
+    same = not everything and len(entries) == len(rows)
+    if same and all(entry[:4] == row[:4] and row[4] == 0 for entry, row in zip(entries, rows)):
+        return [], []
     known = {row[0]: row for row in rows}
     fresh: list[tuple[Entry, Row | None]] = []
     for entry in entries:
