@@ -12,6 +12,7 @@ from pydantic import AliasChoices, ConfigDict, Field, field_validator, model_val
 
 from mixpeek_dagster.models.buckets import mime_type_of
 from mixpeek_dagster.models.ids import BucketId, ConnectionId, NamespaceId, SyncId, SyncJobId
+from mixpeek_dagster.models.mappings import SchemaMapping
 from mixpeek_dagster.models.values import Lenient, Value
 
 
@@ -69,6 +70,14 @@ class FileFilters(Lenient):
     modified_after: datetime | None = None
     modified_before: datetime | None = None
     mime_types: Sequence[str] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _listings_tell_it(cls, body: Any) -> Any:
+        """A condition that is not understood must not be passed over: it would take files that nobody asked for."""
+        if isinstance(body, dict) and body.get("metadata_filters"):
+            raise ValueError("metadata_filters are not supported: a listing does not tell a file's metadata")
+        return body
 
     @field_validator("include_patterns", "exclude_patterns", "extensions", "mime_types", mode="before")
     @classmethod
@@ -135,7 +144,7 @@ class SyncSpec(Lenient):
         default=300, ge=1, le=86400, validation_alias=AliasChoices("polling_interval_seconds", "polling_interval")
     )
     file_filters: FileFilters = FileFilters()
-    schema_mapping: dict[str, Any] | None = None
+    schema_mapping: SchemaMapping | None = None
     batch_chunk_size: int = Field(default=1000, ge=1, le=1000)
     skip_batch_submission: bool = False
     batch_collection_ids: Sequence[str] | None = None

@@ -10,6 +10,7 @@ from mixpeek_dagster.errors import SchemaViolation
 from mixpeek_dagster.models.batches import Batch, BatchStatus
 from mixpeek_dagster.models.buckets import Bucket, blob_type_of, mime_type_of
 from mixpeek_dagster.models.ids import BatchId, ObjectId, derived_id
+from mixpeek_dagster.models.mappings import SchemaMapping
 from mixpeek_dagster.models.objects import Blob, ObjectStatus, StoredObject
 from mixpeek_dagster.models.syncs import Sync, SyncCursor
 from mixpeek_dagster.pipeline.batches import submit
@@ -57,6 +58,7 @@ class Intake:
         self._sync = sync
         self._bucket = bucket
         self._source = source
+        self._mapping = sync.spec.schema_mapping or SchemaMapping()
         self._open: Batch | None = None
 
     def decide(
@@ -114,7 +116,12 @@ class Intake:
         archived = entry.storage_class in ARCHIVED
         if same and not drifted and (state is KeyState.REJECTED or (state is KeyState.ARCHIVED and archived)):
             return
-        if same and existing is not None and _is_made_of(existing, entry, kind):
+        if (
+            same
+            and existing is not None
+            and _is_made_of(existing, entry, kind)
+            and not (drifted and self._says_more(existing, entry))
+        ):
             if state is not KeyState.LIVE:  # it is back, as it was
                 taken.keys.append(_key(entry, KeyState.LIVE, existing.object_id))
             return
@@ -151,6 +158,14 @@ class Intake:
         records.syncs.remove_keys(self._sync.sync_id, taken.gone_keys)
         records.buckets.count(self._bucket.bucket_id, objects=taken.new, size_bytes=taken.size_change)
 
+    def _says_more(self, existing: StoredObject, entry: Entry) -> bool:
+        """Whether the mapping makes other fields of a file than its object has."""
+        try:
+            mapped = self._mapping.fields(self._source.relative(entry.key))
+        except ValueError:
+            return True
+        return any(existing.fields.get(name) != value for name, value in mapped.items())
+
     def takes(self, entry: Entry) -> bool:
         """Whether a pass would register the file."""
         return self._property(entry) is not None
@@ -166,15 +181,18 @@ class Intake:
         taken = self._sync.spec.file_filters.takes(
             path, size=entry.size, modified_at=entry.modified_at, content_type=entry.content_type
         )
-        return self._bucket.bucket_schema.property_for(blob_type_of(_mime(entry, path))) if taken else None
+        return self._mapping.property_for(blob_type_of(_mime(entry, path)), self._bucket.bucket_schema) if taken else None
 
     def _object(self, entry: Entry, kind: str, existing: StoredObject | None, *, generation: int, now: str) -> StoredObject:
         path = self._source.relative(entry.key)
         declared = self._bucket.bucket_schema.properties[kind]
         filename = path.rpartition("/")[2]
-        fields = self._bucket.bucket_schema.fit(
-            {kind: declared.type}, {"path": path, "filename": filename}, owner=f"File {path!r}"
-        )
+        own = {"path": path, "filename": filename}
+        try:
+            own |= self._mapping.fields(path)
+        except ValueError as error:
+            raise SchemaViolation(f"File {path!r}: {error}.") from error
+        fields = self._bucket.bucket_schema.fit({kind: declared.type}, own, owner=f"File {path!r}")
         blob = Blob(
             property=kind,
             type=declared.type,
@@ -182,7 +200,7 @@ class Intake:
             etag=entry.etag,
             version=entry.version,
             filename=filename,
-            mime_type=_mime(entry, path),
+            mime_type=self._mapping.mime_type(kind) or _mime(entry, path),
             size_bytes=entry.size,
         )
         object_id = existing.object_id if existing else derived_id("obj", self._sync.sync_id, str(blob.key), str(generation))

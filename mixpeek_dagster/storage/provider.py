@@ -80,7 +80,8 @@ class ObjectSource(Protocol):
         ...
 
     def head(self, key: bytes) -> Entry | None:
-        """The file as it is now; None only when the provider says that it does not exist."""
+        """The file as it is now; None only when the provider says that it does not exist, or the key is none of this source's: a
+        listing from its path could never name it."""
         ...
 
     def open(self, key: bytes, *, if_match: Entry | None = None) -> AbstractContextManager[BinaryIO]:
