@@ -24,10 +24,15 @@ from mixpeek_dagster.models.connections import DeadLetterQuestion, SyncCreate, S
 from mixpeek_dagster.models.syncs import Sync
 from mixpeek_dagster.pipeline import sync_control as pipeline
 from mixpeek_dagster.pipeline.plans import PassPlan, plan_sync
+from mixpeek_dagster.pipeline.sync_reports import dead_letters as dead_letters_of
 
 router = new_router("syncs", prefix="/v1/buckets/{bucket_identifier}/syncs")
 _PLAN_S = 50.0
-ERROR_TYPES = {"schema_violation": KeyState.REJECTED, "source_archived": KeyState.ARCHIVED}
+ERROR_TYPES = {
+    "schema_violation": KeyState.REJECTED,
+    "source_archived": KeyState.ARCHIVED,
+    "extraction_failed": None,
+}
 
 
 def _sync(warehouse: Opened, bucket: InBucket, sync_id: Annotated[str, Path(min_length=1, max_length=100)]) -> Sync:
@@ -215,7 +220,7 @@ def unlock(warehouse: Opened, sync: InSync) -> SyncAnswer:
 def metrics(warehouse: Opened, sync: InSync) -> SyncMetrics:
     """How a sync is doing: counts, staleness, failures."""
     with warehouse.catalog.reading() as records:
-        letters, dead = records.syncs.dead_letters(sync.sync_id, list(ERROR_TYPES.values()), limit=1000)
+        letters, dead = dead_letters_of(records, sync.sync_id, limit=1000)
         jobs, passes = records.syncs.jobs(sync.sync_id, limit=1)
         batches = records.batches.count_of_sync(sync.sync_id)
     by_error: dict[str, int] = {}
@@ -255,7 +260,7 @@ def dead_letters(
 ) -> DeadLetterList:
     """List files that cannot become objects as they are, with the reason."""
     with warehouse.catalog.reading() as records:
-        letters, total = records.syncs.dead_letters(sync.sync_id, _states(body), limit=limit, offset=offset)
+        letters, total = dead_letters_of(records, sync.sync_id, _states(body), limit=limit, offset=offset)
     results = [dead_letter(sync, one) for one in letters]
     block = pagination(Paging(limit=limit, offset=offset), total=total, returned=len(results))
     return DeadLetterList(results=results, total=total, pagination=block)
@@ -265,10 +270,7 @@ def dead_letters(
 def requeue(warehouse: Opened, sync: InSync, body: Annotated[DeadLetterQuestion | None, Body()] = None) -> dict[str, int]:
     """Try dead letters again, in a pass that starts now."""
     with warehouse.catalog.transaction() as records:
-        count = records.syncs.requeue(sync.sync_id, _states(body))
-        if count:
-            pipeline.trigger(records, sync, full=False, now=warehouse.now())
-    return {"requeued": count}
+        return {"requeued": pipeline.requeue(records, sync, _states(body), now=warehouse.now())}
 
 
 @router.post("/{sync_id}/dlq/bulk-mark-failed")
@@ -277,11 +279,10 @@ def give_up(warehouse: Opened, sync: InSync, body: DeadLetterQuestion) -> dict[s
     if not body.error_types:
         raise Invalid("error_types: name at least one.")
     with warehouse.catalog.transaction() as records:
-        count = records.syncs.give_up(sync.sync_id, _states(body), reason="marked as failed", now=warehouse.now())
-    return {"updated": count}
+        return {"updated": pipeline.give_up(records, sync, _states(body), now=warehouse.now())}
 
 
-def _states(body: DeadLetterQuestion | None) -> list[KeyState]:
+def _states(body: DeadLetterQuestion | None) -> list[KeyState | None]:
     if body is None or body.error_types is None:
         return list(ERROR_TYPES.values())
     return [ERROR_TYPES[one] for one in body.error_types if one in ERROR_TYPES]

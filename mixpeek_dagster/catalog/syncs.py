@@ -98,6 +98,12 @@ class SyncRecords:
         changed = update(_connections).where(_connections.c.connection_id == connection.connection_id).values(row)
         update_unique(self._connection, changed, taken=f"Connection name {connection.name!r} is taken; choose another.")
 
+    def swap_secrets(self, connection_id: ConnectionId, *, old: str | None, new: str, now: str) -> bool:
+        """Replace a connection's secrets, if they are still `old`."""
+        same = _connections.c.secrets.is_(None) if old is None else _connections.c.secrets == old
+        changed = update(_connections).where(_connections.c.connection_id == connection_id, same)
+        return self._connection.execute(changed.values(secrets=new, updated_at=now)).rowcount == 1
+
     def remove_connection(self, connection_id: ConnectionId) -> None:
         self._connection.execute(delete(_connections).where(_connections.c.connection_id == connection_id))
 

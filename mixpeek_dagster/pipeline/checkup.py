@@ -136,7 +136,9 @@ def _connection(warehouse: Warehouse, connection: Connection) -> Callable[[], Ch
         with warehouse.catalog.reading() as records:
             _, secrets = records.syncs.connection(connection.connection_id)
         config = open_config(connection.config, secrets, settings=warehouse.settings)
-        return "can be listed and read" if test_place(warehouse, connection.provider, config) else "no sync uses it yet"
+        tokens = warehouse.tokens(connection.connection_id)
+        told = test_place(warehouse, connection.provider, config, tokens=tokens)
+        return "can be listed and read" if told else "no sync uses it yet"
 
     return lambda: _asked("connection", f"{connection.name} ({connection.provider})", question)
 

@@ -27,6 +27,9 @@ SURE_DELETES = 100
 IDLE_PAGES = 1000
 """So many pages in a row without a new file: the listing goes round in circles."""
 
+TRIED_AGAIN = 10_000
+"""So many failed objects are put into batches again at the end of one pass."""
+
 _HEADS = 8
 
 

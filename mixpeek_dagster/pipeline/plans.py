@@ -18,6 +18,7 @@ from mixpeek_dagster.models.syncs import Counters, Phase, Sync
 from mixpeek_dagster.models.values import Value
 from mixpeek_dagster.pipeline.intake import Intake
 from mixpeek_dagster.pipeline.merge import (
+    TRIED_AGAIN,
     ask_for,
     compare,
     config_hash,
@@ -178,8 +179,21 @@ class _Planner:
         self.sums.bytes_to_read += taken.read_bytes
         self.sums.new_keys += taken.new_keys - len(taken.gone_keys)
         self.cursor = moved_on(before, page, found, is_idle=is_idle, seconds=0.0)
-        if self.cursor.phase is Phase.DELETE and before.phase is Phase.SWEEP:
-            self._miss_unseen(sync_id, before.generation)
+        if self.cursor.phase is Phase.DELETE:
+            with self.warehouse.catalog.reading() as records:
+                self._count_failed(records)
+            if before.phase is Phase.SWEEP:
+                self._miss_unseen(sync_id, before.generation)
+
+    def _count_failed(self, records: Records) -> None:
+        """Objects whose extraction failed are tried again, but for those that change or go now."""
+        failed, _ = records.objects.failed_of_sync(self.sync.sync_id, dead=False, limit=TRIED_AGAIN)
+        blobs = {str(stored.blobs[0].key).encode("utf-8", "surrogateescape"): stored.blobs[0] for stored in failed}
+        decided = self.scratch.decided(list(blobs))
+        as_before = {key: row is not None and row[2:4] == (blobs[key].etag, blobs[key].version) for key, row in decided.items()}
+        again = [stored for stored, key in zip(failed, blobs) if as_before.get(key, True)]
+        self.sums.to_extract += len(again)
+        self.sums.bytes_to_read += sum(stored.size_bytes for stored in again)
 
     def _miss_unseen(self, sync_id: SyncId, generation: int) -> None:
         after = b""

@@ -1,13 +1,15 @@
 """What a person asks about a sync: when it last ran and runs next, what it found, what finding it cost, what waits to be extracted."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mixpeek_dagster.catalog import Records
-from mixpeek_dagster.catalog.syncs import KeyState
+from mixpeek_dagster.catalog.syncs import KeyState, SourceKey
+from mixpeek_dagster.models.ids import SyncId
+from mixpeek_dagster.models.objects import StoredObject
 from mixpeek_dagster.models.syncs import Counters, Sync
 from mixpeek_dagster.models.values import Value
 
-DEAD = (KeyState.REJECTED, KeyState.ARCHIVED)
+DEAD = (KeyState.REJECTED, KeyState.ARCHIVED, None)
 
 
 class SyncReport(Value):
@@ -53,6 +55,23 @@ class SyncReport(Value):
         )
 
 
+def dead_letters(
+    records: Records, sync_id: SyncId, states: Sequence[KeyState | None] = DEAD, *, limit: int, offset: int = 0
+) -> tuple[list[SourceKey | StoredObject], int]:
+    """Files of a sync that cannot become documents as they are, and how many there are.
+
+    Args:
+        states: REJECTED and ARCHIVED are keys that have no object of their present revision; None stands for objects whose
+            extraction failed for good.
+    """
+    keys, of_keys = records.syncs.dead_letters(sync_id, [one for one in states if one is not None], limit=limit, offset=offset)
+    if None not in states:
+        return list(keys), of_keys
+    left, behind = limit - len(keys), max(0, offset - of_keys)
+    objects, of_objects = records.objects.failed_of_sync(sync_id, dead=True, limit=left, offset=behind)
+    return [*keys, *objects], of_keys + of_objects
+
+
 def report_of(records: Records, sync: Sync) -> SyncReport:
     """Read how a sync is doing."""
     is_under_way = sync.cursor.job_id is not None
@@ -60,5 +79,5 @@ def report_of(records: Records, sync: Sync) -> SyncReport:
         sync=sync,
         counters=sync.cursor.counters if is_under_way else sync.last_counters or Counters(),
         backlog=records.batches.backlog(sync.sync_id),
-        dead_letters=records.syncs.dead_letters(sync.sync_id, DEAD, limit=0)[1],
+        dead_letters=dead_letters(records, sync.sync_id, limit=0)[1],
     )

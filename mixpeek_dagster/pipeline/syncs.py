@@ -13,9 +13,11 @@ from mixpeek_dagster.catalog.syncs import KeyState, LockLost
 from mixpeek_dagster.errors import BadListing, CatalogError, MixpeekError
 from mixpeek_dagster.models.buckets import Bucket
 from mixpeek_dagster.models.ids import SyncId, SyncJobId, new_id
+from mixpeek_dagster.models.objects import ObjectStatus
 from mixpeek_dagster.models.syncs import Counters, Phase, Sync, SyncCursor, SyncMode, SyncStatus
 from mixpeek_dagster.pipeline.intake import Intake
 from mixpeek_dagster.pipeline.merge import (
+    TRIED_AGAIN,
     ask_for,
     compare,
     config_hash,
@@ -163,9 +165,17 @@ class _Pass:
             if cursor.phase is Phase.DELETE:
                 if before.phase is Phase.SWEEP:
                     records.syncs.mark_unseen_missing(self.sync.sync_id, generation=before.generation)
+                self._try_again(records, cursor, now=now)
                 self.intake.close_batches(records, settings=self.warehouse.settings, now=now)
             self._save(records, cursor)
         return None
+
+    def _try_again(self, records: Records, cursor: SyncCursor, *, now: str) -> None:
+        """Put objects into a batch once more whose extraction failed for a reason that may have passed."""
+        failed, _ = records.objects.failed_of_sync(self.sync.sync_id, dead=False, limit=TRIED_AGAIN)
+        again = [stored.object_id for stored in failed]
+        records.objects.set_status(again, ObjectStatus.PENDING, now=now)
+        self.intake.fill_batches(records, again, settings=self.warehouse.settings, cursor=cursor, now=now)
 
     def _restart_unordered(self) -> None:
         with self.warehouse.catalog.transaction() as records:

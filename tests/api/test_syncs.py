@@ -91,3 +91,33 @@ def test_a_full_sync_waits_behind_the_pass_that_runs(sync: Sync) -> None:
     assert (job["status"], job["total_files"]) == ("completed", 10)
     assert not sync.get()["pending_full_sync"]
     assert sync.run() is None
+
+
+def test_dead_letters_of_extraction_are_listed_requeued_and_given_up(sync: Sync) -> None:
+    sync.fill(4)
+    assert sync.run().finished
+    with sync.warehouse.catalog.transaction() as records:
+        ids = records.objects.ids_in_bucket(records.syncs.get(sync.sync_id).bucket_id)
+        errors = {ids[0]: "cannot be read", ids[1]: "cannot be read"}
+        records.objects.fail(errors, hopeless=errors, now=NOW)
+    answer = sync.post("dlq")
+    assert (answer["total"], answer["pagination"]["total"]) == (2, 2)
+    (letter, _) = answer["results"]
+    assert {name: letter[name] for name in ("error_type", "error_message", "retry_count", "object_id", "source_path")} == {
+        "error_type": "extraction_failed",
+        "error_message": "cannot be read",
+        "retry_count": 3,
+        "object_id": letter["object_id"],
+        "source_path": letter["source_object_id"],
+    }
+    assert [len(sync.post(f"dlq?limit=1&offset={number}")["results"]) for number in range(3)] == [1, 1, 0]
+    assert sync.client.get(f"{sync.path}/metrics").json()["dlq_by_error"] == {"extraction_failed": 2}
+    none = sync.client.post(f"{sync.path}/dlq/requeue", json={"error_types": ["schema_violation"]}).json()
+    assert none == {"requeued": 0}
+    assert sync.post("dlq/requeue") == {"requeued": 2}
+    assert sync.post("dlq")["total"] == 0
+    with sync.warehouse.catalog.transaction() as records:
+        records.objects.fail(errors, hopeless=errors, now=NOW)
+    done = sync.client.post(f"{sync.path}/dlq/bulk-mark-failed", json={"error_types": ["extraction_failed"]}).json()
+    assert done == {"updated": 2}
+    assert sync.post("dlq")["total"] == 0
