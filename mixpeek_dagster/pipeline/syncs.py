@@ -277,7 +277,7 @@ def _without_token(cursor: SyncCursor, source: ObjectSource) -> SyncCursor:
     if cursor.token is None:
         return cursor
     again = cursor.unordered or not source.capabilities.start_after
-    return cursor.model_copy(update=from_the_start(cursor) if again else {"token": None, "landmark": None})
+    return cursor.model_copy(update=from_the_start(cursor) if again else {"token": None, "landmark": None, "idle_pages": 0})
 
 
 def _record_failure(warehouse: Warehouse, sync_id: SyncId, error: MixpeekError) -> Progress:
