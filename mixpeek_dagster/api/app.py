@@ -10,6 +10,8 @@ from starlette.concurrency import run_in_threadpool
 
 from mixpeek_dagster import __version__
 from mixpeek_dagster.api import (
+    batch_groups,
+    batch_reports,
     batches,
     blobs,
     buckets,
@@ -37,6 +39,7 @@ from mixpeek_dagster.pipeline.warehouse import Warehouse
 
 ROUTERS: list[APIRouter] = [
     health.router,
+    health.guarded,
     namespaces.router,
     connections.router,
     buckets.router,
@@ -50,7 +53,9 @@ ROUTERS: list[APIRouter] = [
     lineage.router,
     collection_documents.router,
     documents.router,
+    batch_groups.router,  # before batches: `queue` is no batch
     batches.router,
+    batch_reports.router,
     work.router,
     search.router,
     events.router,

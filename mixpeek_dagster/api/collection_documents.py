@@ -14,7 +14,9 @@ from mixpeek_dagster.api.documents import (
     DocumentAnswer,
     DocumentId,
     DocumentList,
+    Expand,
     Fields,
+    expanding,
     presigner,
     vector_names,
 )
@@ -246,6 +248,7 @@ def get(
     return_presigned_urls: bool = False,
     return_vectors: bool = False,
     return_vector_names: Annotated[list[FieldName] | None, Query(description="`true`, or names")] = None,
+    expand: Expand = None,
 ) -> JSONResponse:
     """Read a document of the collection."""
     answer = get_document(
@@ -256,6 +259,7 @@ def get(
         presign=presigner(request, warehouse) if return_presigned_urls else None,
         vectors=return_vectors,
         vector_names=vector_names(return_vector_names),
+        expanding=expanding(expand),
     )
     return JSONResponse(answer)
 

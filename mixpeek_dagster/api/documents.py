@@ -15,6 +15,7 @@ from mixpeek_dagster.api.deps import InNamespace, Opened
 from mixpeek_dagster.api.paging import Pagination
 from mixpeek_dagster.api.routes import new_router
 from mixpeek_dagster.errors import MixpeekError
+from mixpeek_dagster.models.filters import field_path
 from mixpeek_dagster.models.listing import FieldName, ListRequest
 from mixpeek_dagster.models.namespaces import Namespace
 from mixpeek_dagster.pipeline import changes
@@ -26,6 +27,7 @@ logger = logging.getLogger("mixpeek_dagster.api")
 router = new_router("documents")
 DocumentId = Annotated[str, Path(min_length=1, max_length=255, description="Document id")]
 Fields = Annotated[dict[str, Any], Body(description="The user's fields, at the root")]
+Expand = Annotated[str | None, Query(max_length=5000, description="Fields that name documents, with commas between")]
 CONCURRENT = 10
 
 
@@ -155,6 +157,7 @@ def get(
     return_presigned_urls: bool = False,
     return_vectors: bool = False,
     return_vector_names: Annotated[list[FieldName] | None, Query(description="`true`, or names")] = None,
+    expand: Expand = None,
 ) -> JSONResponse:
     """Read a document."""
     answer = get_document(
@@ -164,6 +167,7 @@ def get(
         presign=presigner(request, warehouse) if return_presigned_urls else None,
         vectors=return_vectors,
         vector_names=vector_names(return_vector_names),
+        expanding=expanding(expand),
     )
     return JSONResponse(answer)
 
@@ -193,6 +197,14 @@ def vector_names(given: list[str] | None) -> bool | list[str]:
     if given in (None, ["false"]):
         return False
     return True if given == ["true"] else given or False
+
+
+def expanding(given: str | None) -> list[str]:
+    """`?expand=customer_id,parents`. Raises Invalid when one is no path."""
+    names = [one.strip() for one in (given or "").split(",") if one.strip()]
+    for place, name in enumerate(names):
+        field_path(name, f"expand[{place}]")
+    return names
 
 
 def _change(
