@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from mixpeek_dagster import __version__
 from mixpeek_dagster.api import (
+    account,
     batch_groups,
     batch_reports,
     batches,
@@ -40,6 +41,7 @@ from mixpeek_dagster.pipeline.warehouse import Warehouse
 ROUTERS: list[APIRouter] = [
     health.router,
     health.guarded,
+    account.router,
     namespaces.router,
     connections.router,
     buckets.router,

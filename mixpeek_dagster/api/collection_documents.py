@@ -30,7 +30,7 @@ from mixpeek_dagster.models.ids import CollectionId, NamespaceId
 from mixpeek_dagster.models.listing import FieldName, ListRequest
 from mixpeek_dagster.models.tasks import TaskType
 from mixpeek_dagster.pipeline import changes
-from mixpeek_dagster.pipeline.aggregation import Aggregation, aggregate
+from mixpeek_dagster.pipeline.aggregation import Aggregation, DocumentRows, aggregate
 from mixpeek_dagster.pipeline.documents import get_document, list_documents
 from mixpeek_dagster.pipeline.tasks import add_task, run_task
 from mixpeek_dagster.pipeline.warehouse import Warehouse
@@ -197,7 +197,7 @@ def distinct(body: DistinctRequest, warehouse: Opened, collection: InCollection)
 @router.post("/aggregate")
 def aggregate_documents(body: Aggregation, warehouse: Opened, collection: InCollection) -> AggregationAnswer:
     """Numbers over groups of documents."""
-    return AggregationAnswer(**aggregate(warehouse, _scope(collection, body.filters), body))
+    return AggregationAnswer(**aggregate(DocumentRows(warehouse, _scope(collection, body.filters)), body))
 
 
 @router.post("/batch")

@@ -110,6 +110,14 @@ class BatchRecords:
     def count_of_sync(self, sync_id: SyncId) -> int:
         return self._connection.execute(select(func.count()).where(_batches.c.sync_id == sync_id)).scalar_one()
 
+    def done_between(self, since: str, until: str) -> dict[str, int]:
+        """What batches did that were completed between two times: how many, their objects, and the documents they wrote."""
+        sums = [func.coalesce(func.sum(_batches.c[name]), 0) for name in ("item_count", "documents_written")]
+        query = select(func.count(), *sums).where(_batches.c.status == BatchStatus.COMPLETED)
+        row = self._connection.execute(query.where(_batches.c.completed_at.between(since, until))).one()
+        names = ("batches_completed", "objects_processed", "documents_written")
+        return {name: int(value) for name, value in zip(names, row)}
+
     def move(self, batch: Batch, to: BatchStatus, *, now: str, **values: Any) -> Batch:
         """Take a batch to another status.
 

@@ -2,7 +2,7 @@
 
 import urllib.request
 
-from mixpeek.exceptions import NotFoundException
+from mixpeek.exceptions import ApiException, NotFoundException
 from sdk_session import Session, model
 
 SCHEMA = {"properties": {"product_text": {"type": "text"}, "hero_image": {"type": "image"}, "price": {"type": "number"}}}
@@ -10,6 +10,9 @@ TEXT = {"property": "product_text", "type": "text", "data": "Wireless headphones
 
 
 def storage(call: Session):
+    assert call("AccountApi.whoami_me").key.name == "sdk"
+    call("OrganizationUsageApi.get_org_usage_organizations")
+    call("AnalyticsUsageApi.get_usage_summary_analytics")
     made = call("NamespacesApi.create_namespace", {"namespace_name": "sdk-space"})
     call.use_namespace(made.namespace_id)
     namespaces(call, made.namespace_id)
@@ -60,6 +63,11 @@ def objects(call, bucket_id):
     call("BucketObjectsApi.patch_object_buckets", bucket_id, thing.object_id, model("PatchObjectRequest", {"price": 4}))
     put = model("UpdateObjectRequest", {"metadata": {"price": 5}})
     call("BucketObjectsApi.update_object_buckets", bucket_id, thing.object_id, put)
+    sums = {"group_by": [{"field": "price"}], "aggregations": [{"function": "count", "alias": "n"}]}
+    groups = call("BucketObjectsApi.aggregate_objects_buckets", bucket_id, model("ObjectAggregationRequest", sums))
+    assert groups.total_groups == 2
+    out = model("BulkSoftDeleteRequest", {"object_ids": [thing.object_id], "reason": "r"})
+    assert call("BucketObjectsApi.bulk_soft_delete_objects_buckets", bucket_id, out).soft_deleted == 1
     call("BucketObjectsApi.delete_object_buckets", bucket_id, thing.object_id, empty=True)
 
 
@@ -89,6 +97,11 @@ def syncs(call, bucket_id):
     call(connections + "list_storage_connections_organizations")
     call(connections + "update_storage_connection_organizations", "mine", {"description": "d"})
     call(connections + "test_storage_connection_organizations", "mine")
+    for one in ("folders", "files"):
+        try:
+            call(connections + f"list_google_drive_{one}_organizations_connections", "mine", path="/")
+        except ApiException as error:  # S3 wants a bucket in the path
+            call.seen[f"refused {one}"] = type(error).__name__
 
     body = {"connection_id": connection.connection_id, "source_path": "b/videos"}
     sync = call("BucketSyncsApi.create_sync_configuration_buckets", bucket_id, body)
