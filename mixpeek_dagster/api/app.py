@@ -27,6 +27,7 @@ from mixpeek_dagster.api import (
     lineage,
     namespaces,
     objects,
+    retrievers,
     search,
     syncs,
     uploads,
@@ -60,6 +61,7 @@ ROUTERS: list[APIRouter] = [
     batch_reports.router,
     work.router,
     search.router,
+    retrievers.router,
     events.router,
     webhooks.router,
 ]

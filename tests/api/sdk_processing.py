@@ -16,6 +16,7 @@ def processing(call: Session):
     documents(call, upper, lower, object_ids[0])
     batches_again(call, bucket_id, batch_id)
     extractors(call, namespace_id, upper)
+    retrievers(call)
     webhooks(call)
     call("EventsApi.list_events", limit=5)
     for one in ("celery_beat_health", "healthcheck_deep_health", "healthcheck_health", "liveness_health"):
@@ -166,6 +167,26 @@ def extractors(call, namespace_id, upper):
     call("FeaturesApi.discover_features")
     body = model("FeatureSearchRequest", {"query": {"text": "text of a"}, "feature_uri": "mixpeek://stub_extractor@v1/embedding"})
     assert call("FeatureSearchApi.feature_search", body)["results"]
+
+
+def retrievers(call):
+    find = {"feature_uri": "mixpeek://stub_extractor@v1/embedding", "query": {"input_mode": "text", "text": "{{INPUT.query}}"}}
+    stages = [{"stage_name": "find", "config": {"stage_id": "feature_search", "parameters": {"searches": [find]}}}]
+    stages += [{"stage_name": "few", "config": {"stage_id": "attribute_filter", "parameters": {"field": "sku", "value": "a"}}}]
+    schema = {"query": {"type": "text", "required": True}}
+    body = {"retriever_name": "mine", "stages": stages, "input_schema": schema}
+    made = call("RetrieversApi.create_retriever", model("CreateRetrieverRequest", body))
+    assert call("RetrieversApi.get_retriever", made.retriever_id).retriever_name == "mine"
+    assert call("RetrieversApi.list_retrievers").total == call("RetrieversApi.list_retrievers_get").total == 1
+    call("RetrieverStagesApi.list_retriever_stages_retrievers")
+    patch = model("PatchRetrieverRequest", {"description": "d"})
+    assert call("RetrieversApi.patch_retriever", made.retriever_id, patch).retriever.description == "d"
+    inputs = model("ExecuteRetrieverRequest", {"inputs": {"query": "text of a"}})
+    found = call("RetrieversApi.execute_retriever", made.retriever_id, inputs)
+    assert {one["sku"] for one in found.documents} == {"a"} and found.stage_statistics.stages["few"].output_count
+    ad_hoc = model("AdhocExecuteRequest", {"stages": stages, "inputs": {"query": "text of a"}})
+    assert call("AdhocRetrieversApi.execute_adhoc_retriever", ad_hoc)["documents"]
+    call("RetrieversApi.delete_retriever", made.retriever_id)
 
 
 def webhooks(call):
