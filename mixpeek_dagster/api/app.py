@@ -17,6 +17,7 @@ from mixpeek_dagster.api import (
     blobs,
     buckets,
     collection_documents,
+    collection_reports,
     collections,
     connections,
     documents,
@@ -54,6 +55,7 @@ ROUTERS: list[APIRouter] = [
     extractors.router,  # before collections: `features` is no collection's name in these paths
     collections.router,
     lineage.router,
+    collection_reports.router,  # before collection_documents: `schema` is no document
     collection_documents.router,
     documents.router,
     batch_groups.router,  # before batches: `queue` is no batch

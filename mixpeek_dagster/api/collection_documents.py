@@ -17,9 +17,11 @@ from mixpeek_dagster.api.documents import (
     Expand,
     Fields,
     expanding,
+    paged,
     presigner,
     vector_names,
 )
+from mixpeek_dagster.api.paging import Asked
 from mixpeek_dagster.api.routes import new_router
 from mixpeek_dagster.api.tasks import TaskAnswer, task_answer
 from mixpeek_dagster.catalog.listing import Scope
@@ -145,10 +147,14 @@ class AggregationAnswer(BaseModel):
 
 @router.post("/list", response_model=DocumentList)
 def list_by_body(
-    request: Request, warehouse: Opened, collection: InCollection, body: Annotated[ListRequest | None, Body()] = None
+    request: Request,
+    warehouse: Opened,
+    collection: InCollection,
+    asked: Asked,
+    body: Annotated[ListRequest | None, Body()] = None,
 ) -> JSONResponse:
     """List the collection's documents."""
-    return _list(request, warehouse, collection, body or ListRequest())
+    return _list(request, warehouse, collection, paged(body or ListRequest(), asked))
 
 
 @router.get("", response_model=DocumentList)
@@ -156,18 +162,17 @@ def list_by_query(
     request: Request,
     warehouse: Opened,
     collection: InCollection,
+    asked: Asked,
     filters: Annotated[str | None, Query(max_length=10_000, description="JSON")] = None,
     sort: Annotated[str | None, Query(max_length=2000, description="JSON")] = None,
     search: Annotated[str | None, Query(max_length=1000)] = None,
-    cursor: Annotated[str | None, Query(max_length=4096)] = None,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 10,
-    offset: Annotated[int, Query(ge=0, le=2**53)] = 0,
     return_presigned_urls: bool = False,
+    return_vectors: bool = False,
 ) -> JSONResponse:
     """List the collection's documents; filters and sort as JSON."""
-    plain = {"search": search, "cursor": cursor, "limit": limit, "offset": offset, "return_presigned_urls": return_presigned_urls}
+    plain = {"search": search, "return_presigned_urls": return_presigned_urls, "return_vectors": return_vectors}
     body = ListRequest.model_validate({**plain, "filters": _json("filters", filters), "sort": _json("sort", sort)})
-    return _list(request, warehouse, collection, body)
+    return _list(request, warehouse, collection, paged(body, asked))
 
 
 @router.post("", response_model=DocumentAnswer)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mixpeek_dagster.api.blobs import BlobView
 from mixpeek_dagster.api.deps import InNamespace, Opened
-from mixpeek_dagster.api.paging import Pagination
+from mixpeek_dagster.api.paging import Asked, PageQuery, Pagination
 from mixpeek_dagster.api.routes import new_router
 from mixpeek_dagster.errors import MixpeekError
 from mixpeek_dagster.models.filters import field_path
@@ -120,10 +120,14 @@ def presigner(request: Request, warehouse: Warehouse) -> Presign:
 
 @router.post("/documents/list", response_model=DocumentList)
 def list_by_body(
-    request: Request, warehouse: Opened, namespace: InNamespace, body: Annotated[ListRequest | None, Body()] = None
+    request: Request,
+    warehouse: Opened,
+    namespace: InNamespace,
+    asked: Asked,
+    body: Annotated[ListRequest | None, Body()] = None,
 ) -> JSONResponse:
     """List documents of the namespace: filters, search, sorting, cursor or offset, groups, selected fields, references."""
-    return JSONResponse(_list(warehouse, namespace, body or ListRequest(), presigner(request, warehouse)))
+    return JSONResponse(_list(warehouse, namespace, paged(body or ListRequest(), asked), presigner(request, warehouse)))
 
 
 @router.post("/documents/list/batch", response_model=KeyedAnswers)
@@ -190,6 +194,16 @@ def delete(document_id: DocumentId, warehouse: Opened, namespace: InNamespace) -
     get_document(warehouse, document_id, namespace_id=namespace.namespace_id)
     changes.delete_documents(warehouse, [document_id], namespace_id=namespace.namespace_id)
     return Deleted()
+
+
+def paged(body: ListRequest, asked: PageQuery) -> ListRequest:
+    """The request with what the query string says about the page, where the body says nothing."""
+    limit = body.limit if "limit" in body.model_fields_set else asked.limit or asked.page_size or body.limit
+    offset = body.offset
+    if "offset" not in body.model_fields_set:
+        offset = asked.offset if asked.offset is not None else ((asked.page or 1) - 1) * limit
+    cursor = body.cursor or asked.cursor or asked.next_cursor or asked.after
+    return body.model_copy(update={"limit": limit, "offset": offset, "cursor": cursor})
 
 
 def vector_names(given: list[str] | None) -> bool | list[str]:

@@ -12,8 +12,9 @@ from mixpeek_dagster.catalog.lists import Listing, ordering, predicate
 from mixpeek_dagster.catalog.operands import Dialect, Sql
 from mixpeek_dagster.catalog.rows import chunks, insert_unique
 from mixpeek_dagster.errors import NotFound
+from mixpeek_dagster.models.documents import DocumentState
 from mixpeek_dagster.models.filters import Filter
-from mixpeek_dagster.models.ids import BucketId, NamespaceId, ObjectId
+from mixpeek_dagster.models.ids import BucketId, CollectionId, NamespaceId, ObjectId
 from mixpeek_dagster.models.objects import ObjectStatus, StoredObject
 
 _table, _keys, _disabled = tables.objects, request_tables.object_keys, request_tables.disabled_objects
@@ -137,6 +138,28 @@ class ObjectRecords:
         if not filter.is_empty:
             where.append(predicate(filter, columns=_FIELDS, payload=fields, dialect=name))
         return self._connection.execute(select(*columns).where(*where).group_by(*grouped)).all()
+
+    def without_documents(
+        self, collection_id: CollectionId, *, bucket_ids: Sequence[str], above: Sequence[str], limit: int
+    ) -> tuple[list[StoredObject], int]:
+        """Objects that a collection reads but has no document of, the oldest first, and how many it reads in all.
+
+        Args:
+            bucket_ids: the buckets it reads.
+            above: or the collections it reads: then the objects are those that their documents come from.
+        """
+        made, own = tables.documents.c, _table.c.object_id
+        read = (
+            _table.c.bucket_id.in_(bucket_ids)
+            if bucket_ids
+            else own.in_(select(made.root_object_id).where(made.collection_id.in_(above), made.state != DocumentState.DELETING))
+        )
+        has = select(made.document_id).where(
+            made.root_object_id == own, made.collection_id == collection_id, made.state != DocumentState.DELETING
+        )
+        total = self._connection.execute(select(func.count()).select_from(_table).where(read)).scalar_one()
+        query = select(_table).where(read, ~has.exists()).order_by(_table.c.created_at, own).limit(limit)
+        return [_value(row) for row in self._connection.execute(query)], int(total)
 
     # Objects that nothing is made of
 

@@ -144,6 +144,9 @@ def documents(call, upper, lower, object_id):
     gone = call(below + "batch_delete", lower, ids)
     assert (gone.deleted_count, gone.failed_count) == (1, 1)
 
+    assert call(below + "get_document_diagnostics", upper, first).visibility_reason.searchable
+    assert call(below + "validate_document_schema", upper, {"price": "dear"})["valid"] is False
+    assert call("CollectionsApi.reconcile_collection_reconciliation", upper).source_object_count == 3
     assert call("DocumentLineageApi.get_documents_by_object", object_id)["results"]
     assert call("DocumentLineageApi.get_decomposition_tree_objects", object_id, include_document_ids=True)
     deep = model("NamespaceListDocumentsRequest", {"collection_ids": [lower], "limit": 1})
@@ -178,7 +181,7 @@ def retrievers(call):
     made = call("RetrieversApi.create_retriever", model("CreateRetrieverRequest", body))
     assert call("RetrieversApi.get_retriever", made.retriever_id).retriever_name == "mine"
     assert call("RetrieversApi.list_retrievers").total == call("RetrieversApi.list_retrievers_get").total == 1
-    call("RetrieverStagesApi.list_retriever_stages_retrievers")
+    call("RetrieverStagesApi.list_stages_retrievers")
     patch = model("PatchRetrieverRequest", {"description": "d"})
     assert call("RetrieversApi.patch_retriever", made.retriever_id, patch).retriever.description == "d"
     inputs = model("ExecuteRetrieverRequest", {"inputs": {"query": "text of a"}})

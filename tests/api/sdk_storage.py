@@ -32,6 +32,7 @@ def namespaces(call, namespace_id):
     call("NamespacesApi.get_namespace_stats", "sdk-space")
     call("NamespacesApi.get_namespace_stats_batch", {"namespace_ids": [namespace_id]})
     assert call("NamespacesApi.patch_namespace", "sdk-space", {"description": "d"}).description == "d"
+    call("NamespacesApi.ensure_namespace_indexes", "sdk-space", force_rebuild=True)
     call("NamespacesApi.update_namespace", "sdk-space", {"namespace_name": "sdk-space"})
 
 
