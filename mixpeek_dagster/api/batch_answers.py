@@ -190,6 +190,7 @@ def task_of(batch: Batch, **more: Any) -> TaskAnswer:
         outputs=[done] if batch.status.is_terminal else [],
         additional_data={**about, **done, "object_count": batch.item_count, **more},
         error=batch.error if batch.status is BatchStatus.FAILED else None,
+        cancellation=more.get("cancellation"),
     )
 
 

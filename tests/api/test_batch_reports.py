@@ -32,6 +32,7 @@ def test_a_bucket_is_cut_into_batches_that_name_their_group(shop: Shop) -> None:
         (one["batch_id"], place) for place, one in enumerate(done["batches"], 1)
     ]
     assert shop.get(path(shop, done["batches"][1]))["progress"]["queue_position"] == 2
+    assert shop.get(f"/v1/tasks/{done['batches'][1]['task_id']}")["queue_position"] == 2
     shop.run()
     assert {one["sku"] for one in shop.documents()} == {"b", "c", "d"}
     empty = shop.post(f"/v1/buckets/{shop.bucket_id}/batches/bulk-submit", {"filters": {"sku": "none"}})
