@@ -5,17 +5,35 @@ from typing import Annotated, Any
 
 from fastapi import Body, Path, Query, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from mixpeek_dagster.api.deps import InNamespace, Opened
 from mixpeek_dagster.api.documents import Deleted, presigner
-from mixpeek_dagster.api.paging import Asked, PageBody, Pagination, Paging, pagination, read_cursor, select_page, write_cursor
+from mixpeek_dagster.api.paging import Asked, PageBody, Paging, pagination, read_cursor, select_page, write_cursor
+from mixpeek_dagster.api.retriever_answers import (
+    ExecutionAnswer,
+    ExecutionAnswers,
+    RetrieverAnswer,
+    RetrieverChanged,
+    RetrieverCloned,
+    RetrieverList,
+    answer,
+)
 from mixpeek_dagster.api.routes import new_router
-from mixpeek_dagster.errors import BadRequest
+from mixpeek_dagster.errors import BadRequest, MixpeekError
 from mixpeek_dagster.models.ids import new_id
 from mixpeek_dagster.models.listing import FieldName
 from mixpeek_dagster.models.namespaces import Namespace
-from mixpeek_dagster.models.retrievers import STAGES, Id, InputField, Retriever, RetrieverCreate, RetrieverPatch, Stage
+from mixpeek_dagster.models.retrievers import (
+    STAGES,
+    Id,
+    InputField,
+    Retriever,
+    RetrieverClone,
+    RetrieverCreate,
+    RetrieverPatch,
+    Stage,
+)
 from mixpeek_dagster.models.values import Lenient
 from mixpeek_dagster.pipeline import retrievers as pipeline
 from mixpeek_dagster.pipeline.answers import DocumentView
@@ -26,51 +44,6 @@ router = new_router("retrievers", prefix="/v1/retrievers")
 Name = Annotated[str, Path(min_length=1, max_length=255, description="Retriever id or name")]
 WithUrls = Annotated[bool, Query(description="Fill in presigned URLs of the blobs")]
 WithVectors = Annotated[bool, Query(description="Answer with the vectors")]
-
-
-class StageAnswer(BaseModel):
-    """One stage."""
-
-    stage_name: str
-    stage_type: str
-    config: dict[str, Any]
-    parameters: dict[str, Any]
-    on_error: str
-    description: str | None = None
-
-
-class RetrieverAnswer(BaseModel):
-    """A stored search."""
-
-    retriever_id: str
-    retriever_name: str
-    description: str | None = None
-    collection_ids: list[str]
-    collection_identifiers: list[str]
-    stages: list[StageAnswer]
-    input_schema: dict[str, InputField]
-    tags: list[str] = []
-    metadata: dict[str, Any] | None = None
-    version: int
-    fusion: str | None
-    is_published: bool = False
-    created_at: str
-    updated_at: str
-
-
-class RetrieverList(BaseModel):
-    """One page of retrievers."""
-
-    results: list[RetrieverAnswer]
-    total: int
-    pagination: Pagination
-    warnings: list[Any] = []
-
-
-class RetrieverChanged(BaseModel):
-    """The retriever as it is now."""
-
-    retriever: RetrieverAnswer
 
 
 class Execution(Lenient):
@@ -94,48 +67,18 @@ class AdHoc(Execution):
     input_schema: dict[str, InputField] = Field(default={}, max_length=100)
 
 
-class StageStatistics(BaseModel):
-    """What one stage took and gave."""
+class Executions(Lenient):
+    """Several sets of inputs; `settings.limit` is how many documents each answers with."""
 
-    input_count: int
-    output_count: int
-    duration_ms: float
-    efficiency: float
-    cache_hit: bool = False
-    error: str | None = None
+    queries: list[Execution] = Field(min_length=1, max_length=50)
+    settings: dict[str, Any] = Field(default_factory=dict)
+    return_presigned_urls: bool = False
+    return_vectors: bool = False
 
-
-class Statistics(BaseModel):
-    """What the stages did, by name."""
-
-    stages: dict[str, StageStatistics]
-    total_time_ms: float
-    credits_used: float = 0.0
-
-
-class FoundDocument(BaseModel):
-    """A document as lists show it, with its `score`; null when no stage searched."""
-
-    model_config = ConfigDict(extra="allow")
-
-    document_id: str
-    collection_id: str
-    score: float | None = None
-
-
-class ExecutionAnswer(BaseModel):
-    """The documents that the last stage gave, a page of them; `results` are the same."""
-
-    retriever_id: str | None = None
-    execution_id: str
-    status: str = "completed"
-    documents: list[FoundDocument]
-    results: list[FoundDocument]
-    pagination: dict[str, Any]
-    stage_statistics: Statistics
-    budget: dict[str, Any]
-    warnings: list[str] = []
-    cache_hit: bool = False
+    @property
+    def limit(self) -> int:
+        given = self.settings.get("limit")
+        return given if isinstance(given, int) and 1 <= given <= 500 else 10
 
 
 @router.post("")
@@ -194,7 +137,7 @@ def execute_ad_hoc(
     unstored = Retriever(
         **draft.model_dump(), retriever_id="", namespace_id=namespace.namespace_id, created_at=now, updated_at=now
     )
-    return _executed(request, warehouse, unstored, body, urls=return_presigned_urls, vectors=return_vectors)
+    return JSONResponse(_executed(request, warehouse, unstored, body, urls=return_presigned_urls, vectors=return_vectors))
 
 
 @router.get("/{retriever_identifier}")
@@ -231,31 +174,42 @@ def execute(
 ) -> JSONResponse:
     """Run a stored search."""
     retriever = _find(warehouse, namespace, retriever_identifier)
-    return _executed(request, warehouse, retriever, body or Execution(), urls=return_presigned_urls, vectors=return_vectors)
+    told = _executed(request, warehouse, retriever, body or Execution(), urls=return_presigned_urls, vectors=return_vectors)
+    return JSONResponse(told)
 
 
-def answer(retriever: Retriever) -> RetrieverAnswer:
-    """A retriever as clients see it."""
-    searches = [one for one in retriever.stages if one.stage_id == "feature_search"]
-    own = retriever.model_dump(exclude={"stages", "collection_identifiers", "namespace_id"})
-    ids = list(retriever.collection_identifiers)
-    return RetrieverAnswer(
-        **own,
-        collection_ids=ids,
-        collection_identifiers=ids,
-        fusion=searches[0].parameters.get("fusion", "rrf") if searches else None,
-        stages=[
-            StageAnswer(
-                stage_name=one.stage_name,
-                stage_type=STAGES[one.stage_id],
-                config={"stage_id": one.stage_id, "parameters": one.parameters},
-                parameters=one.parameters,
-                on_error=one.on_error,
-                description=one.description,
-            )
-            for one in retriever.stages
-        ],
-    )
+@router.post("/{retriever_identifier}/execute/batch", response_model=ExecutionAnswers)
+def execute_many(
+    request: Request,
+    retriever_identifier: Name,
+    body: Executions,
+    warehouse: Opened,
+    namespace: InNamespace,
+    return_presigned_urls: WithUrls = False,
+    return_vectors: WithVectors = False,
+) -> JSONResponse:
+    """Run a stored search with up to 50 sets of inputs; a set that fails has `error` and fails alone."""
+    retriever = _find(warehouse, namespace, retriever_identifier)
+    urls, vectors = return_presigned_urls or body.return_presigned_urls, return_vectors or body.return_vectors
+    results: list[dict[str, Any]] = []
+    for place, one in enumerate(body.queries):
+        asked = one if one.limit or one.pagination else one.model_copy(update={"limit": body.limit})
+        try:
+            told = _executed(request, warehouse, retriever, asked, urls=urls, vectors=vectors)
+            results.append({"query_index": place, "error": None, **told})
+        except MixpeekError as error:
+            results.append({"query_index": place, "status": "failed", "error": error.message, "documents": []})
+    failed = sum(one["error"] is not None for one in results)
+    counts = {"total": len(results), "failed": failed}
+    return JSONResponse({"retriever_id": retriever.retriever_id, "results": results, **counts})
+
+
+@router.post("/{retriever_identifier}/clone")
+def clone(retriever_identifier: Name, body: RetrieverClone, warehouse: Opened, namespace: InNamespace) -> RetrieverCloned:
+    """Store a search like this one under another name."""
+    source = _find(warehouse, namespace, retriever_identifier)
+    made = pipeline.clone_retriever(warehouse, source, body)
+    return RetrieverCloned(retriever=answer(made), source_retriever_id=source.retriever_id)
 
 
 def _find(warehouse: Warehouse, namespace: Namespace, identifier: str) -> Retriever:
@@ -265,7 +219,7 @@ def _find(warehouse: Warehouse, namespace: Namespace, identifier: str) -> Retrie
 
 def _executed(
     request: Request, warehouse: Warehouse, retriever: Retriever, body: Execution, *, urls: bool, vectors: bool
-) -> JSONResponse:
+) -> dict[str, Any]:
     limit, offset = _page(body)
     done = pipeline.run_retriever(warehouse, retriever, body.inputs, filters=body.filters)
     page = list(done.documents)[offset:][: limit or len(done.documents)]
@@ -293,28 +247,26 @@ def _executed(
         }
         for one in done.stages
     }
-    return JSONResponse(
-        {
-            "retriever_id": retriever.retriever_id or None,
-            "execution_id": new_id("exec"),
-            "status": "completed",
-            "documents": documents,
-            "results": documents,
-            "pagination": {
-                "method": (body.pagination or {}).get("method", "cursor"),
-                "limit": limit or len(page),
-                "offset": offset,
-                "returned": len(page),
-                "total": len(done.documents),
-                "has_next": has_more,
-                "cursor": write_cursor({"o": end}) if has_more else None,
-            },
-            "stage_statistics": {"stages": statistics, "total_time_ms": done.ms, "credits_used": 0.0},
-            "budget": {"credits_used": 0.0, "time_used_ms": done.ms},
-            "warnings": [*done.warnings, *warnings],
-            "cache_hit": False,
-        }
-    )
+    return {
+        "retriever_id": retriever.retriever_id or None,
+        "execution_id": new_id("exec"),
+        "status": "completed",
+        "documents": documents,
+        "results": documents,
+        "pagination": {
+            "method": (body.pagination or {}).get("method", "cursor"),
+            "limit": limit or len(page),
+            "offset": offset,
+            "returned": len(page),
+            "total": len(done.documents),
+            "has_next": has_more,
+            "cursor": write_cursor({"o": end}) if has_more else None,
+        },
+        "stage_statistics": {"stages": statistics, "total_time_ms": done.ms, "credits_used": 0.0},
+        "budget": {"credits_used": 0.0, "time_used_ms": done.ms},
+        "warnings": [*done.warnings, *warnings],
+        "cache_hit": False,
+    }
 
 
 def _page(body: Execution) -> tuple[int | None, int]:

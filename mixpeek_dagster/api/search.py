@@ -32,6 +32,15 @@ class FeatureSearch(BaseModel):
         return value or None
 
 
+class DocumentSearch(BaseModel):
+    """The same in the words of the SDK's `documents.search`."""
+
+    query: str = Field(min_length=1, max_length=100_000)
+    collection_ids: list[Annotated[str, Field(min_length=1, max_length=255)]] | None = Field(default=None, max_length=1000)
+    page_size: int = Field(default=10, ge=1, le=1000)
+    filters: dict[str, Any] | None = None
+
+
 class SearchHit(BaseModel):
     """A document and how near it is: cosine similarity, -1..1."""
 
@@ -66,3 +75,12 @@ def search_features(body: FeatureSearch, warehouse: Opened, namespace: InNamespa
         {**document, "score": round(float(one.score), 6), "vector_name": one.output} for document, one in zip(documents, found)
     ]
     return JSONResponse({"results": results, "total": len(results)})
+
+
+@router.post("/documents/search", response_model=SearchAnswer)
+def search_documents(body: DocumentSearch, warehouse: Opened, namespace: InNamespace) -> JSONResponse:
+    """Find the documents nearest to a text."""
+    asked = FeatureSearch(
+        query=body.query, collection_identifiers=body.collection_ids, top_k=body.page_size, filters=body.filters
+    )
+    return search_features(asked, warehouse, namespace)

@@ -88,6 +88,12 @@ class RetrieverPatch(Lenient):
     metadata: dict[str, Any] | None = None
 
 
+class RetrieverClone(RetrieverPatch):
+    """A copy under another name, and what is different about it."""
+
+    retriever_name: str = Field(min_length=1, max_length=255, pattern=r"^[^/\x00-\x1f]+$")
+
+
 class Retriever(RetrieverCreate):
     """A retriever as recorded; its collections are named by id. `version` grows with every change."""
 

@@ -20,7 +20,15 @@ from mixpeek_dagster.models.comparison import sort_key
 from mixpeek_dagster.models.documents import Document
 from mixpeek_dagster.models.filters import Filter, field_path
 from mixpeek_dagster.models.ids import CollectionId, NamespaceId, new_id
-from mixpeek_dagster.models.retrievers import Retriever, RetrieverCreate, RetrieverPatch, Stage, filled, taken_inputs
+from mixpeek_dagster.models.retrievers import (
+    Retriever,
+    RetrieverClone,
+    RetrieverCreate,
+    RetrieverPatch,
+    Stage,
+    filled,
+    taken_inputs,
+)
 from mixpeek_dagster.models.values import Lenient
 from mixpeek_dagster.pipeline.answers import flat_record
 from mixpeek_dagster.pipeline.creation import validation_words
@@ -46,6 +54,13 @@ def make_retriever(warehouse: Warehouse, body: RetrieverCreate, *, namespace_id:
         retriever = Retriever(**own, **ids, created_at=now, updated_at=now)
         records.retrievers.add(retriever)
     return retriever
+
+
+def clone_retriever(warehouse: Warehouse, retriever: Retriever, body: RetrieverClone) -> Retriever:
+    """A retriever like this one but for what the body says. Raises what `make_retriever` raises."""
+    plain = {name: getattr(retriever, name) for name in RetrieverCreate.model_fields}
+    given = {name: value for name, value in body if value is not None}
+    return make_retriever(warehouse, RetrieverCreate(**{**plain, **given}), namespace_id=retriever.namespace_id)
 
 
 def change_retriever(warehouse: Warehouse, identifier: str, body: RetrieverPatch, *, namespace_id: NamespaceId) -> Retriever:

@@ -1,5 +1,6 @@
 """Collections, batches, tasks, documents, lineage, extractors, webhooks, events and health through the official SDK."""
 
+from mixpeek import Mixpeek
 from sdk_session import Session, model
 
 SCHEMA = {"properties": {"content": {"type": "text"}, "sku": {"type": "string"}, "price": {"type": "number"}}}
@@ -17,6 +18,7 @@ def processing(call: Session):
     batches_again(call, bucket_id, batch_id)
     extractors(call, namespace_id, upper)
     retrievers(call)
+    high_level(call, namespace_id, bucket_id, upper)
     webhooks(call)
     call("EventsApi.list_events", limit=5)
     for one in ("celery_beat_health", "healthcheck_deep_health", "healthcheck_health", "liveness_health"):
@@ -189,7 +191,34 @@ def retrievers(call):
     assert {one["sku"] for one in found.documents} == {"a"} and found.stage_statistics.stages["few"].output_count
     ad_hoc = model("AdhocExecuteRequest", {"stages": stages, "inputs": {"query": "text of a"}})
     assert call("AdhocRetrieversApi.execute_adhoc_retriever", ad_hoc)["documents"]
+    copy = model("CloneRetrieverRequest", {"retriever_name": "copy"})
+    assert call("RetrieversApi.clone_retriever", made.retriever_id, copy).source_retriever_id == made.retriever_id
+    many = model("ExecuteBatchRequest", {"queries": [{"inputs": {"query": "text of a"}}, {"inputs": {"query": "text of b"}}]})
+    assert len(call("RetrieversApi.execute_batch_retrievers", made.retriever_id, many)["results"]) == 2
     call("RetrieversApi.delete_retriever", made.retriever_id)
+
+
+def high_level(call, namespace_id, bucket_id, upper):
+    """The client most programs use: plain dicts over a few routes."""
+    client = Mixpeek(call.key, namespace=namespace_id, base_url=f"{call.base}/v1")
+    assert namespace_id in [one["namespace_id"] for one in client.namespaces.list()["results"]]
+    assert client.buckets.get(bucket_id)["bucket_name"] == "shop"
+    made = client.buckets.upload(bucket_id, data="text of d", metadata={"sku": "d"})
+    assert made["sku"] == "d"
+    assert len(client.buckets.list_objects(bucket_id, page_size=2)["results"]) == 2
+    task = client.collections.trigger(upper, object_ids=[made["object_id"]])["task_id"]
+    call.until_ended("TasksApi.get_task", task)
+    found = client.search("text of d", collection=upper, limit=3)["documents"]
+    assert found[0]["sku"] == "d"
+    assert client.search("text of d", collection=upper, filters={"sku": "a"})["documents"][0]["sku"] == "a"
+    page = client.documents.list(upper, page_size=1, return_vectors=True, filters={"sku": "d"})["results"]
+    vector = next(iter(page[0]["vectors"].values()))
+    queries = [{"vector_name": "mixpeek://stub_extractor@v1/embedding", "vector": vector, "top_k": 1}]
+    assert client.search(namespace_id=namespace_id, queries=queries)["documents"][0]["sku"] == "d"
+    assert client.documents.search(query="text of d", collection_ids=[upper])["results"][0]["sku"] == "d"
+    assert client.documents.update(upper, page[0]["document_id"], update_data={"seen": True})["seen"] is True
+    assert client.tasks.get(task)["status"] == "COMPLETED"
+    client.documents.delete(upper, page[0]["document_id"])
 
 
 def webhooks(call):

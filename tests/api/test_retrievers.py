@@ -103,6 +103,23 @@ def test_several_searches_are_fused(full: Shop) -> None:
     assert full.post("/v1/features/search", {"query": {"vector": next(iter(vector.values()))}})["results"][0]["sku"] == "c"
 
 
+def test_a_retriever_is_copied_and_run_for_many_inputs(full: Shop) -> None:
+    schema = {"query": {"type": "text", "required": True}}
+    made = full.post("/v1/retrievers", {"retriever_name": "mine", "stages": [search_stage()], "input_schema": schema})
+    copy = full.post("/v1/retrievers/mine/clone", {"retriever_name": "other", "description": "d"})
+    assert copy["source_retriever_id"] == made["retriever_id"]
+    assert (copy["retriever"]["stages"], copy["retriever"]["description"]) == (made["stages"], "d")
+    assert full.client.post("/v1/retrievers/mine/clone", json={"retriever_name": "other"}).status_code == 409
+    queries = [{"inputs": {"query": "a"}}, {"inputs": {}}, {"inputs": {"query": "c"}, "filters": {"sku": "c"}}]
+    done = full.post("/v1/retrievers/other/execute/batch", {"queries": queries, "settings": {"limit": 1}})
+    assert [skus(one) for one in done["results"]] == [["a"], [], ["c"]]
+    assert (done["total"], done["failed"]) == (3, 1)
+    assert "inputs.query" in done["results"][1]["error"]
+    assert full.client.post("/v1/retrievers/other/execute/batch", json={"queries": []}).status_code == 422
+    found = full.post("/v1/documents/search", {"query": "b", "collection_ids": ["passages"], "page_size": 1})
+    assert [one["sku"] for one in found["results"]] == ["b"]
+
+
 def test_what_is_wrong_with_a_stage_is_said_or_skipped(full: Shop) -> None:
     def refused(*stages: Any, **more: Any) -> int:
         return full.client.post("/v1/retrievers/execute", json={"stages": list(stages), **more}).status_code
