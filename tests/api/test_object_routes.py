@@ -2,12 +2,14 @@
 
 from typing import Any
 
+from mixpeek_dagster.pipeline.verification import verify
+from mixpeek_dagster.pipeline.warehouse import Warehouse
 from tests.api.running import Shop, shop
 
 __all__ = ["shop"]
 
 
-def test_disabled_objects_stay_but_nothing_is_made_of_them(shop: Shop) -> None:
+def test_disabled_objects_stay_but_nothing_is_made_of_them(shop: Shop, warehouse: Warehouse) -> None:
     shop.collection("above", {"type": "collection", "collection_ids": [shop.collection_id]}, field_passthrough=[])
     gone, kept = shop.add("a", "b")
     shop.batch([gone, kept], auto_submit=True)
@@ -29,6 +31,8 @@ def test_disabled_objects_stay_but_nothing_is_made_of_them(shop: Shop) -> None:
     assert shop.post("/v1/collections/passages/trigger", {}, status=202)["object_count"] == 1
     shop.run()
     assert {one["_internal"]["lineage"]["root_object_id"] for one in shop.documents()} == {kept}
+
+    assert all(check.ok for check in verify(warehouse)), "what is disabled is not missing"
 
     shop.post(f"{objects}/bulk-soft-delete", {**body, "lifecycle_state": "active"})
     assert shop.get(f"{objects}/{gone}")["lifecycle_state"] == "active"
