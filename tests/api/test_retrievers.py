@@ -32,7 +32,11 @@ def skus(answer: dict[str, Any]) -> list[str]:
 
 
 def test_a_retriever_is_kept_changed_listed_and_deleted(full: Shop) -> None:
-    body = {"retriever_name": "mine", "collection_identifiers": ["passages"], "stages": [search_stage(final_top_k=2)]}
+    body: dict[str, Any] = {
+        "retriever_name": "mine",
+        "collection_identifiers": ["passages"],
+        "stages": [search_stage(final_top_k=2)],
+    }
     body |= {"input_schema": {"query": {"type": "text", "required": True}}, "tags": ["t"], "metadata": {"v": 1}}
     made = full.post("/v1/retrievers", body)
     assert (made["collection_ids"], made["fusion"], made["version"]) == ([full.collection_id], "rrf", 1)

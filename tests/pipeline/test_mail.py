@@ -46,7 +46,7 @@ class Conversation(socketserver.StreamRequestHandler):
                 self.wfile.write(b"354 go on\r\n")
                 lines = iter(self.rfile.readline, b".\r\n")
                 message = message_from_bytes(b"".join(lines), policy=policy.default)
-                office.messages.append(cast(EmailMessage, message))
+                office.messages.append(message)
                 self.wfile.write(b"250 taken\r\n")
             elif word == b"QUIT":
                 self.wfile.write(b"221 bye\r\n")
