@@ -188,8 +188,8 @@ def change_connection(warehouse: Warehouse, identifier: str, body: ConnectionPat
         elif body.test_before_save:
             given |= _test_place(warehouse, before.provider, given)
     said = body.model_dump(include={"name", "description", "metadata", "write_enabled"}, exclude_none=True)
-    if body.is_active is not None:
-        said |= {"status": "ACTIVE" if body.is_active else "SUSPENDED", "consecutive_failures": 0}
+    if body.wanted_status is not None:
+        said |= {"status": body.wanted_status, "consecutive_failures": 0}
     with warehouse.catalog.transaction() as records:
         before, secrets = records.syncs.connection(before.connection_id)  # tokens may have been changed meanwhile
         config, now = dict(before.config), warehouse.now()
