@@ -150,9 +150,18 @@ class FakeSource:
     @property
     def capabilities(self) -> Capabilities:
         promised: Literal["bytes", "unordered"] = "unordered" if self.world.order == "shuffled" else "bytes"
-        return Capabilities(order=promised, start_after=promised == "bytes")
+        return Capabilities(order=promised, start_after=promised == "bytes", digests=True)
 
-    def list_page(self, *, after: bytes | None = None, token: str | None = None, limit: int = 1000) -> Page:
+    def list_page(
+        self, *, after: bytes | None = None, token: str | None = None, limit: int = 1000, known: bytes = b""
+    ) -> Page:
+        page = self._page(after, token, limit)
+        digest = hashlib.sha256(repr((page.entries, page.token is None)).encode()).digest() if page.entries else b""
+        is_known = bool(digest) and digest == known
+        self.world.calls["passed over"] += is_known
+        return Page(() if is_known else page.entries, page.token, digest)
+
+    def _page(self, after: bytes | None, token: str | None, limit: int) -> Page:
         world = self._called("list")
         if token is not None and world.refuses_tokens:
             raise BadListing(f"{self.uri} does not know the token of its own page.")

@@ -6,12 +6,14 @@ goes. A pass may stop after any page and go on later, in another process.
 """
 
 import hashlib
+import operator
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from mixpeek_dagster.catalog import Records
+from mixpeek_dagster.catalog.listed_pages import ListedPage
 from mixpeek_dagster.catalog.syncs import KeyState, LockLost
 from mixpeek_dagster.errors import BadListing, CatalogError, MixpeekError
 from mixpeek_dagster.models.buckets import Bucket
@@ -20,7 +22,7 @@ from mixpeek_dagster.models.syncs import Counters, Phase, Sync, SyncCursor, Sync
 from mixpeek_dagster.pipeline.intake import Intake
 from mixpeek_dagster.pipeline.removal import finish_removals, remove_objects
 from mixpeek_dagster.pipeline.warehouse import Warehouse
-from mixpeek_dagster.storage.provider import Entry, ObjectSource
+from mixpeek_dagster.storage.provider import Entry, ObjectSource, Page
 
 LOCK_S = 120.0
 _SURE_DELETES = 100  # so many missing files are believed without asking, however small the source is
@@ -140,12 +142,16 @@ class _Pass:
 
     def _take_page(self) -> None:
         cursor, sweeping = self.cursor, self.cursor.phase is Phase.SWEEP
-        page = self.source.list_page(after=None if sweeping else cursor.after_key, token=cursor.token)
+        known = None if sweeping else self._known_page()
+        place = {"after": None if sweeping else cursor.after_key, "token": cursor.token}
+        page = self.source.list_page(**place, known=known.digest) if known else self.source.list_page(**place)
         entries: Sequence[Entry] = page.entries
         if page.token is not None and page.token in (cursor.token, cursor.landmark):
             raise BadListing(f"The listing of {self.source.uri} goes round in circles: it continues where it was before.")
         if cursor.idle_pages > _IDLE_PAGES:
             raise BadListing(f"The listing of {self.source.uri} names no new file on {cursor.idle_pages} pages in a row.")
+        if known is not None and page.digest == known.digest:
+            return self._pass_over(known, page.token)
         if sweeping:
             entries = list({entry.key: entry for entry in entries}.values())  # without an order a page may name a file twice
         elif not _ascends(entries, cursor.after_key):
@@ -156,10 +162,10 @@ class _Pass:
         missing: Sequence[bytes] = []
         with self.warehouse.catalog.transaction() as records:
             if sweeping:
-                known = records.syncs.keys_named(self.sync.sync_id, [entry.key for entry in entries])
-                fresh = [(entry, known.get(entry.key)) for entry in entries]
-                first_seen = records.syncs.mark_seen(self.sync.sync_id, list(known), generation=cursor.generation)
-                is_idle = not first_seen and len(known) == len(entries)
+                known_keys = records.syncs.keys_named(self.sync.sync_id, [entry.key for entry in entries])
+                fresh = [(entry, known_keys.get(entry.key)) for entry in entries]
+                first_seen = records.syncs.mark_seen(self.sync.sync_id, list(known_keys), generation=cursor.generation)
+                is_idle = not first_seen and len(known_keys) == len(entries)
             else:
                 is_idle = not entries
                 if entries or last:
@@ -167,23 +173,77 @@ class _Pass:
                     fresh, missing = _merge(entries, rows)
             counters = self._register(records, fresh, unchanged=entries)
             records.syncs.set_key_state(self.sync.sync_id, missing, KeyState.MISSING)
-            cursor = cursor.model_copy(
-                update={
-                    "after": entries[-1].key.hex() if entries else cursor.after,
-                    "token": page.token,
-                    "counters": counters,
-                    "idle_pages": cursor.idle_pages + 1 if is_idle else 0,
-                    # Brent's way to find a circle: remember where we were after 1, 2, 4, 8 … pages.
-                    "landmark": page.token if counters.pages & (counters.pages - 1) == 0 else cursor.landmark,
-                    "phase": Phase.DELETE if last else cursor.phase,
-                }
-            )
+            if page.digest and entries and not sweeping and not missing:
+                self._remember(records, page, counters, had_news=bool(fresh) or self.drifted)
             if last and sweeping:
                 records.syncs.mark_unseen_missing(self.sync.sync_id, generation=cursor.generation)
-            if last:
-                self.intake.close_batches(records, settings=self.warehouse.settings, now=self.warehouse.now())
-            self._save(records, cursor)
+            self._turn_page(records, entries[-1].key if entries else cursor.after_key, page.token, counters, is_idle=is_idle)
         return None
+
+    def _turn_page(
+        self, records: Records, after: bytes | None, token: str | None, counters: Counters, *, is_idle: bool = False
+    ) -> None:
+        """Move the cursor behind a page; behind the last one, what is still open is closed."""
+        if token is None:
+            self.intake.close_batches(records, settings=self.warehouse.settings, now=self.warehouse.now())
+        changed = {
+            "after": None if after is None else after.hex(),
+            "token": token,
+            "counters": counters,
+            "idle_pages": self.cursor.idle_pages + 1 if is_idle else 0,
+            # Brent's way to find a circle: remember where we were after 1, 2, 4, 8 … pages.
+            "landmark": token if counters.pages & (counters.pages - 1) == 0 else self.cursor.landmark,
+            "phase": Phase.DELETE if token is None else self.cursor.phase,
+        }
+        self._save(records, self.cursor.model_copy(update=changed))
+
+    # Pages without news
+
+    def _known_page(self) -> ListedPage | None:
+        """What was here in an earlier pass, if all of it is registered as it was."""
+        if not self.source.capabilities.digests:
+            return None
+        with self.warehouse.catalog.reading() as records:
+            return records.listed_pages.find(
+                self.sync.sync_id, self.cursor.after_key or b"", config_hash=self.config_hash
+            )
+
+    def _pass_over(self, known: ListedPage, token: str | None) -> None:
+        """The page is, byte for byte, one that agreed with what is registered."""
+        counters = self.cursor.counters.plus(
+            listed=known.listed,
+            skipped=known.skipped,
+            unchanged=known.listed - known.skipped,
+            bytes=known.size_bytes,
+            pages=1,
+            seconds=self._lap(),
+        )
+        with self.warehouse.catalog.transaction() as records:
+            self._turn_page(records, known.last_key, token, counters)
+
+    def _remember(self, records: Records, page: Page, counters: Counters, *, had_news: bool) -> None:
+        """Note a page that would bring no news if it came again: what is registered agrees with it now, but for files not taken."""
+        before, entries, last = self.cursor.counters, page.entries, page.token is None
+        skipped = counters.skipped - before.skipped
+        if had_news:
+            rows = records.syncs.keys_between(self.sync.sync_id, self.cursor.after_key, None if last else entries[-1].key)
+            fresh, _ = _merge(entries, rows)
+            if len(fresh) != skipped or any(row is not None for _, row in fresh):
+                return
+        size = counters.bytes - before.bytes
+        records.listed_pages.put(
+            self.sync.sync_id,
+            ListedPage(
+                after_key=self.cursor.after_key or b"",
+                last_key=entries[-1].key,
+                is_last=last,
+                digest=page.digest,
+                config_hash=self.config_hash,
+                listed=len(entries),
+                skipped=skipped,
+                size_bytes=size,
+            ),
+        )
 
     def _restart_unordered(self) -> None:
         """The listing is not in byte order: nothing it did not show may be called missing. Start again, marking what is seen."""
@@ -300,12 +360,8 @@ class _Pass:
 
 
 def _ascends(entries: Sequence[Entry], after: bytes | None) -> bool:
-    previous = after
-    for entry in entries:
-        if previous is not None and entry.key <= previous:
-            return False
-        previous = entry.key
-    return True
+    keys = [entry.key for entry in entries]
+    return (not keys or after is None or after < keys[0]) and all(map(operator.lt, keys, keys[1:]))
 
 
 def _merge(

@@ -34,7 +34,8 @@ class Entry(NamedTuple):
 class Page(NamedTuple):
     """One page of a listing, possibly shorter than asked for, even empty. `token` continues it at the provider; None ends it.
 
-    `digest` is a hash of all that the page says about files, where the source has one: equal digests are equal entries.
+    `digest` is a hash of all that the page says about files, and of whether it is the last, where the source has one: equal digests
+    are equal pages.
     """
 
     entries: Sequence[Entry]

@@ -39,7 +39,7 @@ def parse_page(chunks: Iterable[bytes], *, what: str, known: bytes = b"") -> Pag
             return _page(parse_xml([body]))
         frame = _Frame(parse_xml([body[:start], body[stop:]]))
         digest = sha256(memoryview(body)[start:stop])
-        digest.update(b"url" * frame.is_encoded)
+        digest.update(b"url" * frame.is_encoded + b"last" * (frame.token is None))
         if digest.digest() == known:
             return Page((), frame.token, known)
         entries = _plain_entries(body, start, stop) if frame.is_encoded else None
