@@ -23,8 +23,10 @@ from mixpeek_dagster.errors import Invalid
 from mixpeek_dagster.models.connections import DeadLetterQuestion, SyncCreate, SyncPatch
 from mixpeek_dagster.models.syncs import Sync
 from mixpeek_dagster.pipeline import sync_control as pipeline
+from mixpeek_dagster.pipeline.plans import PassPlan, plan_sync
 
 router = new_router("syncs", prefix="/v1/buckets/{bucket_identifier}/syncs")
+_PLAN_S = 50.0
 ERROR_TYPES = {"schema_violation": KeyState.REJECTED, "source_archived": KeyState.ARCHIVED}
 
 
@@ -74,6 +76,18 @@ class TriggerAnswer(BaseModel):
     sync_job_id: str
     status: str
     full_sync: bool
+    message: str
+
+
+class PlanAnswer(PassPlan):
+    """What a pass would do, found out without writing anything: no job was made, so `sync_job_id` is null."""
+
+    sync_config_id: str
+    sync_job_id: None = None
+    status: str = "planned"
+    dry_run: bool = True
+    full_sync: bool = False
+    estimated_seconds: float | None = None
     message: str
 
 
@@ -142,13 +156,35 @@ def delete(warehouse: Opened, sync: InSync) -> dict[str, Any]:
 
 
 @router.post("/{sync_id}/trigger")
-def trigger(warehouse: Opened, sync: InSync, full_sync: bool = False) -> TriggerAnswer:
-    """Ask for a pass now, whatever the polling interval."""
+def trigger(warehouse: Opened, sync: InSync, full_sync: bool = False, dry_run: bool = False) -> TriggerAnswer | PlanAnswer:
+    """Ask for a pass now, whatever the polling interval; with `dry_run` only list, and say what a pass would do.
+
+    A dry run ends after 50 seconds: `is_complete` says whether that was enough for the whole source.
+    """
+    if dry_run:
+        return _planned(plan_sync(warehouse, sync.sync_id, budget_s=_PLAN_S))
     with warehouse.catalog.transaction() as records:
         job_id = pipeline.trigger(records, sync, full=full_sync, now=warehouse.now())
     ids = {"sync_config_id": sync.sync_id, "sync_id": sync.sync_id, "sync_job_id": job_id}
     words = "A pass is under way; this one follows it." if sync.locked_by else "The pass starts within seconds."
     return TriggerAnswer(**ids, status="running", full_sync=full_sync, message=words)
+
+
+def _planned(made: PassPlan) -> PlanAnswer:
+    words = made.error or "Nothing was written."
+    if made.counters.held:
+        words = f"{made.counters.held} deletes are more than the guard believes: a pass holds them back until they are confirmed."
+    return PlanAnswer(**made.model_dump(), sync_config_id=made.sync_id, estimated_seconds=made.seconds, message=words)
+
+
+@router.post("/{sync_id}/confirm")
+def confirm(warehouse: Opened, sync: InSync) -> TriggerAnswer:
+    """Allow the deletes that the last pass held back because they were too many to be believed; a pass that makes them starts."""
+    with warehouse.catalog.transaction() as records:
+        held = pipeline.confirm_deletes(records, sync, now=warehouse.now())
+        job_id = str(records.syncs.queued_job(sync.sync_id))
+    ids = {"sync_config_id": sync.sync_id, "sync_id": sync.sync_id, "sync_job_id": job_id}
+    return TriggerAnswer(**ids, status="running", full_sync=False, message=f"The pass deletes up to {held} objects.")
 
 
 @router.post("/{sync_id}/pause")

@@ -140,6 +140,7 @@ class SyncSpec(Lenient):
     skip_batch_submission: bool = False
     batch_collection_ids: Sequence[str] | None = None
     skip_duplicates: bool = True
+    sync_from: datetime | None = None
     reconcile: ReconcileSettings = ReconcileSettings()
     max_objects_per_run: int = Field(default=100_000, ge=1)
     max_deleted_ratio: float = Field(default=0.2, ge=0, le=1)
@@ -219,7 +220,9 @@ class SyncCursor(Value):
     """How far a pass has come; saved in the same transaction as what it registered.
 
     `config_hash` is the configuration of the last complete pass, `pass_hash` that of the one under way. `idle_pages` counts the pages
-    in a row that named no file which this pass had not seen; `landmark` is an earlier token, which never comes again.
+    in a row that named no file which this pass had not seen; `landmark` is an earlier token, which never comes again. `full` looks at
+    every file again, as if the configuration had changed. A pass of more objects than one run may take goes on in the next run;
+    `taken_before` are those that earlier runs took.
     """
 
     phase: Phase = Phase.IDLE
@@ -235,6 +238,8 @@ class SyncCursor(Value):
     started_at: str | None = None
     unordered: bool = False
     confirmed_deletes: bool = False
+    full: bool = False
+    taken_before: int = 0
 
     @property
     def after_key(self) -> bytes | None:

@@ -115,6 +115,20 @@ def trigger(records: Records, sync: Sync, *, full: bool, now: str) -> SyncJobId:
     return job_id
 
 
+def confirm_deletes(records: Records, sync: Sync, *, now: str) -> int:
+    """Allow the deletes that the last pass held back; how many. The pass that makes them starts now.
+
+    Raises:
+        WrongState: nothing is held back, or the sync is paused.
+    """
+    held = sync.last_counters.held if sync.last_counters else 0
+    if not held:
+        raise WrongState(f"Sync {sync.sync_id} holds no deletes back: there is nothing to confirm.")
+    trigger(records, sync, full=False, now=now)
+    records.syncs.set(sync.sync_id, now=now, confirm_deletes=True)
+    return held
+
+
 def save_connection(warehouse: Warehouse, body: ConnectionCreate) -> Connection:
     """Record a connection, after a test unless the body says otherwise.
 
@@ -203,12 +217,18 @@ def _has_secrets(config: dict[str, Any]) -> bool:
 
 def _test_place(warehouse: Warehouse, provider: str, config: dict[str, Any]) -> None:
     """Contact the provider, where the config alone says which place to look at; elsewhere the first sync finds out."""
-    resolved = open_config(*_sealed(provider, config, warehouse), settings=warehouse.settings)
+    test_place(warehouse, provider, open_config(*_sealed(provider, config, warehouse), settings=warehouse.settings))
+
+
+def test_place(warehouse: Warehouse, provider: str, config: dict[str, Any]) -> bool:
+    """Contact the provider with an opened config; False when only a sync's source path would say which place to look at."""
     try:
-        source = open_source(provider, resolved, source_path="", settings=warehouse.settings)
+        source = open_source(provider, config, source_path="", settings=warehouse.settings)
     except Invalid:
-        return
+        read_config(provider, config)
+        return False
     source.check()
+    return True
 
 
 def _sealed(provider: str, config: dict[str, Any], warehouse: Warehouse) -> tuple[dict[str, Any], str | None]:

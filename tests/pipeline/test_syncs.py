@@ -315,7 +315,7 @@ def test_a_refused_token_starts_the_pass_again(library: Library, order: Any) -> 
 def test_a_listing_that_never_ends_is_an_error_and_no_hang(
     library: Library, kind: Any, order: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mixpeek_dagster.pipeline.syncs._IDLE_PAGES", 50)
+    monkeypatch.setattr("mixpeek_dagster.pipeline.merge.IDLE_PAGES", 50)
     library.world.order, library.world.page_size = order, 4
     fill(library, *many(10), "skipped.mp4" if kind == "cycle" else "z.txt")
     library.poll()

@@ -1,0 +1,64 @@
+"""What a person asks about a sync: when it last ran and runs next, what it found, what finding it cost, what waits to be extracted."""
+
+from collections.abc import Mapping
+
+from mixpeek_dagster.catalog import Records
+from mixpeek_dagster.catalog.syncs import KeyState
+from mixpeek_dagster.models.syncs import Counters, Sync
+from mixpeek_dagster.models.values import Value
+
+DEAD = (KeyState.REJECTED, KeyState.ARCHIVED)
+
+
+class SyncReport(Value):
+    """How a sync is doing.
+
+    Attributes:
+        counters: of the pass that is under way, else of the last one. `pages` are listing requests, `seconds` what they took.
+        backlog: objects in batches that have not ended. dead_letters: files that cannot become documents as they are.
+    """
+
+    sync: Sync
+    counters: Counters
+    backlog: int
+    dead_letters: int
+
+    @property
+    def facts(self) -> Mapping[str, str | int | float]:
+        """Everything by name, for the Dagster UI; numbers plot over time."""
+        done, sync = self.counters, self.sync
+        return {
+            "sync": sync.sync_id,
+            "sync status": sync.status.value,
+            "last pass": sync.last_pass_at or "never",
+            "next pass": sync.next_pass_at or "none is planned",
+            **{name: getattr(done, name) for name in ("listed", "new", "changed", "deleted", "skipped", "failed", "held")},
+            "listing_requests": done.pages,
+            "listing_seconds": round(done.seconds, 3),
+            "backlog": self.backlog,
+            "dead_letters": self.dead_letters,
+            **({"problem": sync.last_error} if sync.last_error else {}),
+        }
+
+    @property
+    def words(self) -> str:
+        """What the last pass found, in a sentence."""
+        done = self.counters
+        if self.sync.last_counters is None and not done.listed:
+            return "No pass has ended yet."
+        held = f", {done.held} deletes held back" if done.held else ""
+        return (
+            f"Last pass: {done.listed} listed in {done.pages} requests ({done.seconds:.1f} s), {done.new} new, {done.changed} changed, "
+            f"{done.deleted} deleted, {done.failed} failed{held}; {self.backlog} objects wait for extraction."
+        )
+
+
+def report_of(records: Records, sync: Sync) -> SyncReport:
+    """Read how a sync is doing."""
+    is_under_way = sync.cursor.job_id is not None
+    return SyncReport(
+        sync=sync,
+        counters=sync.cursor.counters if is_under_way else sync.last_counters or Counters(),
+        backlog=records.batches.backlog(sync.sync_id),
+        dead_letters=records.syncs.dead_letters(sync.sync_id, DEAD, limit=0)[1],
+    )
