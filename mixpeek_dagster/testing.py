@@ -152,9 +152,7 @@ class FakeSource:
         promised: Literal["bytes", "unordered"] = "unordered" if self.world.order == "shuffled" else "bytes"
         return Capabilities(order=promised, start_after=promised == "bytes", digests=True)
 
-    def list_page(
-        self, *, after: bytes | None = None, token: str | None = None, limit: int = 1000, known: bytes = b""
-    ) -> Page:
+    def list_page(self, *, after: bytes | None = None, token: str | None = None, limit: int = 1000, known: bytes = b"") -> Page:
         page = self._page(after, token, limit)
         digest = hashlib.sha256(repr((page.entries, page.token is None)).encode()).digest() if page.entries else b""
         is_known = bool(digest) and digest == known

@@ -7,7 +7,7 @@ It is as true as those keys: whatever writes keys forgets the pages they are in,
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from sqlalchemy import Connection, ColumnElement, and_, delete, func, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select
 
 from mixpeek_dagster.catalog import tables
 from mixpeek_dagster.models.ids import SyncId

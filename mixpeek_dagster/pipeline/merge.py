@@ -152,7 +152,13 @@ def moved_on(cursor: SyncCursor, page: Page, found: Findings, *, is_idle: bool, 
 
 
 def turned(
-    cursor: SyncCursor, after: bytes | None, token: str | None, counters: Counters, *, is_whole: bool = True, is_idle: bool = False
+    cursor: SyncCursor,
+    after: bytes | None,
+    token: str | None,
+    counters: Counters,
+    *,
+    is_whole: bool = True,
+    is_idle: bool = False,
 ) -> SyncCursor:
     """The cursor behind a page that was taken to the key `after`: its end, if it was taken whole."""
     return cursor.model_copy(
@@ -208,9 +214,7 @@ def _ascends(entries: Sequence[Entry], after: bytes | None) -> bool:
     return (not keys or after is None or after < keys[0]) and all(map(operator.lt, keys, keys[1:]))
 
 
-def merge(
-    entries: Sequence[Entry], rows: Sequence[Row], *, everything: bool
-) -> tuple[list[tuple[Entry, Row | None]], list[Row]]:
+def merge(entries: Sequence[Entry], rows: Sequence[Row], *, everything: bool) -> tuple[list[tuple[Entry, Row | None]], list[Row]]:
     """Compare a sorted page with the sorted keys registered in the same range: what is new or differs, and what is absent.
 
     Both start with (key, size, etag, version); a registered row goes on with its state. `everything` takes all for different.

@@ -117,9 +117,7 @@ class BoxSource:
     def uri(self) -> str:
         return f"box://{self.folder_id}"
 
-    def list_page(
-        self, *, after: bytes | None = None, token: str | None = None, limit: int = 1000, known: bytes = b""
-    ) -> Page:
+    def list_page(self, *, after: bytes | None = None, token: str | None = None, limit: int = 1000, known: bytes = b"") -> Page:
         """As the port says; `after` without a token lists from the start, as Box has no order of keys."""
         places = _unpack(token) if token is not None else [_Place(self.folder_id, "", "")]
         entries: list[Entry] = []

@@ -74,9 +74,7 @@ class MuxSource:
     def uri(self) -> str:
         return f"mux://{self.asset_id}"
 
-    def list_page(
-        self, *, after: bytes | None = None, token: str | None = None, limit: int = 1000, known: bytes = b""
-    ) -> Page:
+    def list_page(self, *, after: bytes | None = None, token: str | None = None, limit: int = 1000, known: bytes = b"") -> Page:
         """As the port says; `after` without a token lists from the start, as assets come by age, not by key."""
         if self.asset_id:
             entry = self.head(self.asset_id.encode() + SUFFIX)

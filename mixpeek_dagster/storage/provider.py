@@ -78,9 +78,7 @@ class ObjectSource(Protocol):
         """What is listed, for people: `s3://bucket/prefix`, `file:///folder`."""
         ...
 
-    def list_page(
-        self, *, after: bytes | None = None, token: str | None = None, limit: int = 1000, known: bytes = b""
-    ) -> Page:
+    def list_page(self, *, after: bytes | None = None, token: str | None = None, limit: int = 1000, known: bytes = b"") -> Page:
         """The next page: after `token` when it is given, else after the key `after`, else from the start.
 
         A source with `capabilities.digests` need not read a page whose digest is `known`: such a page comes without entries.

@@ -165,9 +165,7 @@ class S3Source:
         """Makes requests for a file, or for the bucket where `key` is None."""
         endpoint = self._endpoint
         url = bucket_url(endpoint, self.place.bucket) + ("" if key is None else "/" + quote(_checked(key), safe="/~"))
-        return lambda: sign(
-            method, url, query, headers, keys=self._credentials.get_frozen_credentials(), region=endpoint.region
-        )
+        return lambda: sign(method, url, query, headers, keys=self._credentials.get_frozen_credentials(), region=endpoint.region)
 
     @cached_property
     def _endpoint(self) -> Endpoint:

@@ -88,9 +88,7 @@ class _Ambient:
         return Keys(frozen.access_key, frozen.secret_key, frozen.token)
 
 
-def _role_refresher(
-    role_arn: str, external_id: str | None, config: S3Config, keys: Keys | None
-) -> Callable[[], dict[str, Any]]:
+def _role_refresher(role_arn: str, external_id: str | None, config: S3Config, keys: Keys | None) -> Callable[[], dict[str, Any]]:
     def refresh() -> dict[str, Any]:
         from botocore.exceptions import BotoCoreError, ClientError
 

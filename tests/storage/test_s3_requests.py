@@ -16,7 +16,9 @@ from mixpeek_dagster.storage.s3_config import Endpoint
 from mixpeek_dagster.storage.s3_requests import Keys, bucket_url, sign
 
 SESSION = botocore.session.Session()
-REGIONS = [region for partition in SESSION.get_available_partitions() for region in SESSION.get_available_regions("s3", partition)]
+REGIONS = [
+    region for partition in SESSION.get_available_partitions() for region in SESSION.get_available_regions("s3", partition)
+]
 
 
 def botocores_url(endpoint: Endpoint, bucket: str) -> str:
