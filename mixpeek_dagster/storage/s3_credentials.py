@@ -10,7 +10,7 @@ from mixpeek_dagster.errors import AccessDenied, Invalid, ProviderDown, WrongCon
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.http import Http, Request, read_all
 from mixpeek_dagster.storage.s3_config import Endpoint, S3Config
-from mixpeek_dagster.storage.s3_requests import Keys
+from mixpeek_dagster.storage.s3_requests import Keys, SigningKeys
 
 BACKBLAZE_AUTHORIZE = "https://api.backblazeb2.com/b2api/v3/b2_authorize_account"
 ROLE_SESSION_S = 3600
@@ -19,7 +19,7 @@ ROLE_SESSION_S = 3600
 class CredentialSource(Protocol):
     """Keys to sign one request with, renewed when they are about to expire."""
 
-    def get_frozen_credentials(self) -> Keys: ...
+    def get_frozen_credentials(self) -> SigningKeys: ...
 
 
 class _Given(NamedTuple):

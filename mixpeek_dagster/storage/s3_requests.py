@@ -8,7 +8,7 @@ import hmac
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from urllib.parse import quote, urlencode, urlsplit
 
 from mixpeek_dagster.storage.http import Request
@@ -28,8 +28,21 @@ _SUFFIXES = {
 """Domains of AWS's regions outside of the public partition, by how the region begins."""
 
 
+class SigningKeys(Protocol):
+    """What a request is signed with: ours, or botocore's frozen credentials."""
+
+    @property
+    def access_key(self) -> str: ...
+
+    @property
+    def secret_key(self) -> str: ...
+
+    @property
+    def token(self) -> str | None: ...
+
+
 class Keys(NamedTuple):
-    """What a request is signed with."""
+    """Keys as they were given."""
 
     access_key: str
     secret_key: str
@@ -55,7 +68,7 @@ def sign(
     query: Mapping[str, str],
     headers: Mapping[str, str],
     *,
-    keys: Keys,
+    keys: SigningKeys,
     region: str,
     now: datetime | None = None,
 ) -> Request:
