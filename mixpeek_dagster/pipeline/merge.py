@@ -66,6 +66,7 @@ def first_cursor(sync: Sync, source: ObjectSource, *, pass_hash: str) -> SyncCur
         pass_hash=pass_hash,
         full=sync.pending_full,
         confirmed_deletes=sync.confirm_deletes,
+        feed_position=sync.cursor.feed_position,
     )
 
 

@@ -223,7 +223,12 @@ class _Pass:
     def _end(self, *, held: int) -> None:
         spec, now = self.sync.spec, self.warehouse.now()
         counters = self.cursor.counters.plus(held=held, seconds=self._lap())
-        cursor = SyncCursor(generation=self.cursor.generation, config_hash=self.pass_hash, unordered=self.cursor.unordered)
+        cursor = SyncCursor(
+            generation=self.cursor.generation,
+            config_hash=self.pass_hash,
+            unordered=self.cursor.unordered,
+            feed_position=self.cursor.feed_position,
+        )
         # A pass costs money and load: poll no more often than twenty times its own length.
         wait_s = max(float(spec.polling_interval_seconds), min(20 * counters.seconds, 3600.0))
         done = spec.sync_mode is SyncMode.INITIAL_ONLY

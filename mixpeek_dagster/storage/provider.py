@@ -52,12 +52,14 @@ class Capabilities:
         start_after: a listing can be resumed after a key, without a token.
         presign: the provider can hand out time-limited URLs.
         digests: pages have a `digest`.
+        feed: it tells of changes before a listing does (`feed.FeedSource`).
     """
 
     order: Literal["bytes", "unordered"]
     start_after: bool
     presign: bool = False
     digests: bool = False
+    feed: bool = False
 
 
 class ObjectSource(Protocol):

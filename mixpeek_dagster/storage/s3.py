@@ -14,16 +14,18 @@ from urllib.parse import quote, urlsplit
 from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 
-from mixpeek_dagster.errors import Archived, BadListing, Changed
+from mixpeek_dagster.errors import Archived, BadListing, Changed, Invalid
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.content_types import guess_content_type
 from mixpeek_dagster.storage.egress import check_url
+from mixpeek_dagster.storage.feed import News
 from mixpeek_dagster.storage.http import Http, Request, body_stream, read_all
 from mixpeek_dagster.storage.places import Place
 from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
 from mixpeek_dagster.storage.s3_config import Endpoint, S3Config, endpoint_of, place_of
 from mixpeek_dagster.storage.s3_credentials import CredentialSource, credentials_of, discover_backblaze
 from mixpeek_dagster.storage.s3_errors import error_from
+from mixpeek_dagster.storage.s3_events import QueueFeed
 from mixpeek_dagster.storage.s3_listing import parse_page, plain_etag
 from mixpeek_dagster.storage.s3_requests import bucket_url, sign
 
@@ -44,7 +46,13 @@ class S3Source:
     ) -> None:
         """`endpoint` None asks Backblaze for it at first use."""
         self.place = place
-        self.capabilities = Capabilities(order=config.order, start_after=config.order == "bytes", presign=True, digests=True)
+        self.capabilities = Capabilities(
+            order=config.order,
+            start_after=config.order == "bytes",
+            presign=True,
+            digests=True,
+            feed=config.events is not None,
+        )
         self._config = config
         self._credentials = credentials
         self._http = http
@@ -53,8 +61,9 @@ class S3Source:
     @classmethod
     def connect(cls, config: S3Config, *, source_path: str, settings: Settings) -> "S3Source":
         endpoint = endpoint_of(config)
-        if endpoint is not None and endpoint.url is not None:
-            check_url(endpoint.url, allowed_hosts=settings.allowed_hosts)
+        for url in (endpoint.url if endpoint else None, config.events.queue_url if config.events else None):
+            if url is not None:
+                check_url(url, allowed_hosts=settings.allowed_hosts)
         return cls(
             place_of(config, source_path),
             config=config,
@@ -120,6 +129,12 @@ class S3Source:
                 raise Changed(f"{self.location(key)} changed since it was listed.")
             yield stream
 
+    def news(self, position: str | None) -> News:
+        return self._queue.news()
+
+    def acknowledge(self, news: News) -> None:
+        self._queue.acknowledge(news)
+
     def relative(self, key: bytes) -> str:
         return key[self.place.parent :].decode("utf-8", "surrogateescape")
 
@@ -170,6 +185,18 @@ class S3Source:
     @cached_property
     def _endpoint(self) -> Endpoint:
         return self._known_endpoint or discover_backblaze(self._http, self._credentials)
+
+    @cached_property
+    def _queue(self) -> QueueFeed:
+        if self._config.events is None:
+            raise Invalid(f"The connection of {self.uri} names no queue of events.")
+        return QueueFeed(
+            self._config.events.queue_url,
+            self.place,
+            credentials=self._credentials,
+            http=self._http,
+            region=self._endpoint.region,
+        )
 
     @property
     def _host(self) -> str:

@@ -4,7 +4,7 @@ import base64
 import json
 from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 from mixpeek_dagster.errors import AccessDenied, Invalid, ProviderDown, WrongConnection
 from mixpeek_dagster.settings import Settings
@@ -66,7 +66,8 @@ def credentials_of(config: S3Config, settings: Settings) -> CredentialSource:
         _require_ambient(settings, "The connection names a role but no key to take it on with")
     from botocore.credentials import DeferredRefreshableCredentials
 
-    return DeferredRefreshableCredentials(_role_refresher(given.role_arn, given.external_id, config, keys), "assume-role")
+    renewed = DeferredRefreshableCredentials(_role_refresher(given.role_arn, given.external_id, config, keys), "assume-role")
+    return cast(CredentialSource, renewed)
 
 
 def _require_ambient(settings: Settings, found: str) -> None:

@@ -70,21 +70,24 @@ def sign(
     *,
     keys: SigningKeys,
     region: str,
+    service: str = "s3",
+    body: bytes = b"",
     now: datetime | None = None,
 ) -> Request:
-    """A request without a body. `url` is percent-encoded and has no query; its path is signed and sent as it is."""
+    """A signed request. `url` is percent-encoded and has no query; its path is signed and sent as it is."""
     parts = urlsplit(url)
     time = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
     default_port = {"http": 80, "https": 443}[parts.scheme]
     host = parts.netloc.removesuffix(f":{default_port}")
-    sent = {**headers, "Host": host, "X-Amz-Date": time, "X-Amz-Content-SHA256": NOTHING}
+    content = hashlib.sha256(body).hexdigest() if body else NOTHING
+    sent = {**headers, "Host": host, "X-Amz-Date": time, "X-Amz-Content-SHA256": content}
     if keys.token:
         sent["X-Amz-Security-Token"] = keys.token
     named = sorted((name.lower(), " ".join(value.split())) for name, value in sent.items())
     signed = ";".join(name for name, _ in named)
     query_text = urlencode(sorted(query.items()), quote_via=quote, safe="~")
-    canonical = [method, parts.path or "/", query_text, *(f"{name}:{value}" for name, value in named), "", signed, NOTHING]
-    scope = f"{time[:8]}/{region}/s3/aws4_request"
+    canonical = [method, parts.path or "/", query_text, *(f"{name}:{value}" for name, value in named), "", signed, content]
+    scope = f"{time[:8]}/{region}/{service}/aws4_request"
     text = f"AWS4-HMAC-SHA256\n{time}\n{scope}\n{hashlib.sha256(chr(10).join(canonical).encode()).hexdigest()}"
     key = f"AWS4{keys.secret_key}".encode()
     for part in scope.split("/"):
@@ -93,4 +96,4 @@ def sign(
     sent["Authorization"] = (
         f"AWS4-HMAC-SHA256 Credential={keys.access_key}/{scope}, SignedHeaders={signed}, Signature={signature}"
     )
-    return Request(method, f"{url}?{query_text}" if query_text else url, sent)
+    return Request(method, f"{url}?{query_text}" if query_text else url, sent, body or None)
