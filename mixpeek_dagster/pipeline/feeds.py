@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from mixpeek_dagster.catalog.syncs import LockLost
-from mixpeek_dagster.errors import MixpeekError, Transient
+from mixpeek_dagster.errors import MixpeekError, Transient, WrongState
 from mixpeek_dagster.models.ids import SyncId
 from mixpeek_dagster.models.syncs import Phase, Sync, SyncStatus
 from mixpeek_dagster.pipeline.intake import Intake
@@ -25,7 +25,7 @@ from mixpeek_dagster.storage.provider import Entry, ObjectSource, Page
 _HEADS = 8
 
 
-class NotNow(Transient):
+class NotNow(WrongState, Transient):
     """A pass is under way, has to come first, or another process has the sync: the news have to come again."""
 
 
