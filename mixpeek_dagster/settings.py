@@ -10,6 +10,7 @@ OWN_VARIABLES = frozenset(
         "MIXPEEK_ALLOWED_HOSTS",
         "MIXPEEK_AMBIENT_CREDENTIALS",
         "MIXPEEK_API_KEY",
+        "MIXPEEK_BLOBS",
         "MIXPEEK_CATALOG_URL",
         "MIXPEEK_FSSPEC_PROTOCOLS",
         "MIXPEEK_HOME",
@@ -45,6 +46,8 @@ class Settings:
 
     Attributes:
         home: state of the warehouse: the SQLite catalog, managed blobs, model packs (`MIXPEEK_HOME`, default `.mixpeek`).
+        blobs_url: where uploads and other files of our own are kept: `s3://bucket/prefix?region=…&endpoint_url=…`, with this
+            machine's credentials (`MIXPEEK_BLOBS`, default a folder under `home`).
         catalog_url: SQLAlchemy URL of the catalog (`MIXPEEK_CATALOG_URL`, default a SQLite file under `home`).
         index: name of the vector index, `embedded` or `weaviate` (`MIXPEEK_INDEX`).
         weaviate_url: base URL of the Weaviate server (`MIXPEEK_WEAVIATE_URL`), e.g. `http://127.0.0.1:8080`.
@@ -71,6 +74,7 @@ class Settings:
 
     home: Path
     catalog_url: str
+    blobs_url: str | None = None
     index: str = "embedded"
     weaviate_url: str = "http://127.0.0.1:8080"
     weaviate_grpc_port: int = 50051
@@ -108,6 +112,7 @@ class Settings:
         return cls(
             home=home,
             catalog_url=environ.get("MIXPEEK_CATALOG_URL") or f"sqlite:///{home / 'catalog.db'}",
+            blobs_url=environ.get("MIXPEEK_BLOBS") or None,
             index=environ.get("MIXPEEK_INDEX") or "embedded",
             weaviate_url=environ.get("MIXPEEK_WEAVIATE_URL") or "http://127.0.0.1:8080",
             weaviate_grpc_port=int(environ.get("MIXPEEK_WEAVIATE_GRPC_PORT") or 50051),

@@ -1,4 +1,4 @@
-"""Listing pages that held no news"""
+"""Listing pages that held no news; uploads by when they end"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -23,3 +23,4 @@ def upgrade() -> None:
         sa.Column("size_bytes", sa.BigInteger(), nullable=False),
         sqlite_with_rowid=False,
     )
+    op.create_index("uploads_by_end", "uploads", ["status", "expires_at"])
