@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mixpeek_dagster.errors import Invalid
+
 OWN_VARIABLES = frozenset(
     {
         "MIXPEEK_ALLOWED_HOSTS",
@@ -18,6 +20,7 @@ OWN_VARIABLES = frozenset(
         "MIXPEEK_LOCAL_ROOTS",
         "MIXPEEK_MAX_BODY_BYTES",
         "MIXPEEK_MAX_FAILED_RATIO",
+        "MIXPEEK_MAX_FILE_BYTES",
         "MIXPEEK_MAX_OBJECTS_PER_RUN",
         "MIXPEEK_MAX_UPLOAD_BYTES",
         "MIXPEEK_MODELS",
@@ -31,6 +34,10 @@ OWN_VARIABLES = frozenset(
     }
 )
 """What this module reads: a user's credentials may not name it, or the server would send its own secrets to a provider."""
+
+
+MAX_FILE_BYTES = {"text": 64 * 1024**2, "json": 64 * 1024**2, "image": 256 * 1024**2, "pdf": 512 * 1024**2, "other": 2 * 1024**3}
+"""By type of blob; a file is held in memory while it is worked on."""
 
 
 def _cpus() -> int:
@@ -68,6 +75,8 @@ class Settings:
             default as the request came).
         rate_limit_per_minute: requests that one API key may send; 0 is no limit (`MIXPEEK_RATE_LIMIT_PER_MINUTE`).
         max_body_bytes: largest body of a request (`MIXPEEK_MAX_BODY_BYTES`).
+        max_file_bytes: largest file that is read for an extraction, by type of blob (`MIXPEEK_MAX_FILE_BYTES`, such as
+            `image=100000000,video=2000000000`); a larger one fails alone. Types that are not named keep `MAX_FILE_BYTES`.
         max_upload_bytes: largest uploaded file (`MIXPEEK_MAX_UPLOAD_BYTES`).
         secret_key: Fernet keys that encrypt stored credentials (`MIXPEEK_SECRET_KEY`, commas; default a 0600 file in `home`).
     """
@@ -92,6 +101,7 @@ class Settings:
     public_url: str | None = None
     rate_limit_per_minute: int = 60_000
     max_body_bytes: int = 32 * 1024**2
+    max_file_bytes: Mapping[str, int] = field(default_factory=dict)
     max_upload_bytes: int = 5 * 1024**3
     secret_key: str | None = field(default=None, repr=False)
 
@@ -130,6 +140,19 @@ class Settings:
             public_url=(environ.get("MIXPEEK_PUBLIC_URL") or "").rstrip("/") or None,
             rate_limit_per_minute=int(environ.get("MIXPEEK_RATE_LIMIT_PER_MINUTE", "").strip() or 60_000),
             max_body_bytes=int(environ.get("MIXPEEK_MAX_BODY_BYTES") or 32 * 1024**2),
+            max_file_bytes=_sizes(environ.get("MIXPEEK_MAX_FILE_BYTES", "")),
             max_upload_bytes=int(environ.get("MIXPEEK_MAX_UPLOAD_BYTES") or 5 * 1024**3),
             secret_key=environ.get("MIXPEEK_SECRET_KEY") or None,
         )
+
+    def most_bytes(self, kind: str) -> int:
+        """The largest file of a type of blob that is read for an extraction."""
+        return self.max_file_bytes.get(kind, MAX_FILE_BYTES.get(kind, MAX_FILE_BYTES["other"]))
+
+
+def _sizes(text: str) -> dict[str, int]:
+    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+    try:
+        return {name.strip(): int(size) for name, _, size in pairs}
+    except ValueError:
+        raise Invalid("MIXPEEK_MAX_FILE_BYTES is not of the form image=100000000,video=2000000000.") from None
