@@ -27,6 +27,8 @@ OWN_VARIABLES = frozenset(
         "MIXPEEK_PUBLIC_URL",
         "MIXPEEK_RATE_LIMIT_PER_MINUTE",
         "MIXPEEK_SECRET_KEY",
+        "MIXPEEK_SMTP_FROM",
+        "MIXPEEK_SMTP_URL",
         "MIXPEEK_THREADS",
         "MIXPEEK_WEAVIATE_API_KEY",
         "MIXPEEK_WEAVIATE_GRPC_PORT",
@@ -78,6 +80,9 @@ class Settings:
         max_file_bytes: largest file that is read for an extraction, by type of blob (`MIXPEEK_MAX_FILE_BYTES`, such as
             `image=100000000,video=2000000000`); a larger one fails alone. Types that are not named keep `MAX_FILE_BYTES`.
         max_upload_bytes: largest uploaded file (`MIXPEEK_MAX_UPLOAD_BYTES`).
+        smtp_url: where e-mail of webhooks goes out, `smtp://user:password@host:587` or `smtps://…` (`MIXPEEK_SMTP_URL`; default
+            none, and webhooks may not ask for e-mail).
+        smtp_from: the sender of such e-mail (`MIXPEEK_SMTP_FROM`).
         secret_key: Fernet keys that encrypt stored credentials (`MIXPEEK_SECRET_KEY`, commas; default a 0600 file in `home`).
     """
 
@@ -103,6 +108,8 @@ class Settings:
     max_body_bytes: int = 32 * 1024**2
     max_file_bytes: Mapping[str, int] = field(default_factory=dict)
     max_upload_bytes: int = 5 * 1024**3
+    smtp_url: str | None = field(default=None, repr=False)
+    smtp_from: str = "mixpeek-dagster@localhost"
     secret_key: str | None = field(default=None, repr=False)
 
     @property
@@ -142,6 +149,8 @@ class Settings:
             max_body_bytes=int(environ.get("MIXPEEK_MAX_BODY_BYTES") or 32 * 1024**2),
             max_file_bytes=_sizes(environ.get("MIXPEEK_MAX_FILE_BYTES", "")),
             max_upload_bytes=int(environ.get("MIXPEEK_MAX_UPLOAD_BYTES") or 5 * 1024**3),
+            smtp_url=environ.get("MIXPEEK_SMTP_URL") or None,
+            smtp_from=environ.get("MIXPEEK_SMTP_FROM") or "mixpeek-dagster@localhost",
             secret_key=environ.get("MIXPEEK_SECRET_KEY") or None,
         )
 

@@ -69,7 +69,8 @@ def _canned_server() -> Iterator[str]:
 
 
 def _manifest(url: str) -> dict[str, object]:
-    sync = {"provider": "s3", "connection": connection(url), "sync_config": {"source_path": "/library/"}}
+    config = {"source_path": "/library/", "max_objects_per_run": 10 * KEYS}
+    sync = {"provider": "s3", "connection": connection(url), "sync_config": config}
     schema = {"properties": {"content": {"type": "text"}}}
     return {"namespace": "bench", "buckets": {"files": {"schema": schema, "syncs": {"s3": sync}}}}
 

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0007"
-down_revision = "0003"
+down_revision = "0008"
 
 TEXT = sa.String().with_variant(sa.String(collation="C"), "postgresql")
 
