@@ -192,8 +192,8 @@ class _Pass:
         """Ask for every missing key by name, a few hundred at a time; only what the provider says is gone loses its object."""
         sync_id = self.sync.sync_id
         with self.warehouse.catalog.reading() as records:
-            counts = records.syncs.count_keys(sync_id)
             missing = records.syncs.missing(sync_id, limit=500)
+            counts = records.syncs.count_keys(sync_id) if missing else {}  # reads every key
         if not missing or not self.sync.spec.reconcile.on_delete:
             return self._end(held=0)
         held = held_deletes(
