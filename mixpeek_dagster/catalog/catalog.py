@@ -20,6 +20,7 @@ from mixpeek_dagster.catalog.collections import CollectionRecords
 from mixpeek_dagster.catalog.documents import DocumentRecords
 from mixpeek_dagster.catalog.events import EventRecords
 from mixpeek_dagster.catalog.keys import KeyRecords
+from mixpeek_dagster.catalog.listed_pages import ListedPageRecords
 from mixpeek_dagster.catalog.listing import ListingRecords
 from mixpeek_dagster.catalog.migrations import bring_up_to_date
 from mixpeek_dagster.catalog.namespaces import NamespaceRecords
@@ -59,6 +60,10 @@ class Records:
     @cached_property
     def syncs(self) -> SyncRecords:
         return SyncRecords(self.connection)
+
+    @cached_property
+    def listed_pages(self) -> ListedPageRecords:
+        return ListedPageRecords(self.connection)
 
     @cached_property
     def objects(self) -> ObjectRecords:

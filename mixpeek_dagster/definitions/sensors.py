@@ -9,6 +9,7 @@ import dagster as dg
 
 from mixpeek_dagster.catalog.batches import Claim
 from mixpeek_dagster.definitions.assets import PARTS_TAG
+from mixpeek_dagster.definitions.feeds import feed_sensor
 from mixpeek_dagster.definitions.metadata import bucket_metadata
 from mixpeek_dagster.definitions.plan import NamespacePlan, SyncPlan, WarehousePlan
 from mixpeek_dagster.definitions.resources import WarehouseResource
@@ -255,5 +256,6 @@ def sensors(plan: WarehousePlan, jobs: Jobs, translator: Translator) -> Iterator
     yield batch_sensor(plan, jobs, translator)
     yield ended_sensor(dg.DagsterRunStatus.FAILURE)
     yield ended_sensor(dg.DagsterRunStatus.CANCELED)
+    yield feed_sensor()
     yield reconcile_sensor()
     yield webhook_sensor()

@@ -11,6 +11,7 @@ from mixpeek_dagster.models.values import iso
 from mixpeek_dagster.pipeline.batches import fail_part, settle
 from mixpeek_dagster.pipeline.extraction import index_documents
 from mixpeek_dagster.pipeline.removal import finish_removals
+from mixpeek_dagster.pipeline.uploads import sweep_uploads
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 
 GRACE_S = 60.0
@@ -35,14 +36,15 @@ class Reconciled:
     indexed: int = 0
     removed: int = 0
     features: int = 0
+    uploads: int = 0
 
     @property
     def words(self) -> str:
-        if not any((self.parts, self.indexed, self.removed, self.features)):
+        if not any(vars(self).values()):
             return "Nothing to settle."
         return (
             f"Settled {self.parts} parts, indexed {self.indexed} documents, finished {self.removed} deletes, "
-            f"dropped {self.features} unused features."
+            f"dropped {self.features} unused features, gave up {self.uploads} unconfirmed uploads."
         )
 
 
@@ -80,7 +82,8 @@ def reconcile(warehouse: Warehouse, run_state: Callable[[BatchPart], RunState], 
     before = iso(warehouse.clock() - FEATURES_KEPT)
     with warehouse.catalog.transaction() as records:
         features = records.documents.remove_unused_features(before=before, limit=2_000)
-    return Reconciled(settled, index_pending(warehouse), finish_removals(warehouse), features)
+    uploads = sweep_uploads(warehouse)
+    return Reconciled(settled, index_pending(warehouse), finish_removals(warehouse), features, uploads)
 
 
 def release_stranded(warehouse: Warehouse) -> int:
