@@ -242,8 +242,8 @@ def metrics_of(
     )
 
 
-def dead_letter(sync: Sync, key: SourceKey) -> DeadLetter:
-    """A registered key that has no object, as clients see it."""
+def dead_letter(sync: Sync, key: SourceKey, retries: int) -> DeadLetter:
+    """A registered key that has no object, as clients see it; `retries` is how often it was requeued."""
     path = key.key.decode("utf-8", "replace")
     return DeadLetter(
         dlq_id=derived_id("dlq", sync.sync_id, key.key.hex()),
@@ -252,6 +252,7 @@ def dead_letter(sync: Sync, key: SourceKey) -> DeadLetter:
         source_path=path,
         error_type="source_archived" if key.state == KeyState.ARCHIVED else "schema_violation",
         error_message=key.error or "",
+        retry_count=retries,
         namespace_id=sync.namespace_id,
         bucket_id=sync.bucket_id,
     )

@@ -184,7 +184,7 @@ def metrics(warehouse: Opened, sync: InSync) -> SyncMetrics:
         batches = records.batches.count_of_sync(sync.sync_id)
     by_error: dict[str, int] = {}
     for letter in letters:
-        kind = dead_letter(sync, letter).error_type
+        kind = dead_letter(sync, *letter).error_type
         by_error[kind] = by_error.get(kind, 0) + 1
     last = job_answer(sync, jobs[0]) if jobs else None
     return metrics_of(sync, clock=warehouse.clock, passes=passes, batches=batches, last=last, dead=dead, by_error=by_error)
@@ -220,7 +220,7 @@ def dead_letters(
     """List files that cannot become objects as they are, with the reason."""
     with warehouse.catalog.reading() as records:
         letters, total = records.syncs.dead_letters(sync.sync_id, _states(body), limit=limit, offset=offset)
-    results = [dead_letter(sync, one) for one in letters]
+    results = [dead_letter(sync, *one) for one in letters]
     block = pagination(Paging(limit=limit, offset=offset), total=total, returned=len(results))
     return DeadLetterList(results=results, total=total, pagination=block)
 

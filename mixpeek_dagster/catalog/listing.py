@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, cast
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, select
 
 from mixpeek_dagster.catalog import tables
+from mixpeek_dagster.catalog.documents import document_of
 from mixpeek_dagster.catalog.functions import canonical
 from mixpeek_dagster.catalog.groups import (
     SameGroup,
@@ -154,7 +155,7 @@ class ListingRecords:
         query = select(_documents).where(self.where(scope, is_walked=order.is_walked is True))
         if after is not None:
             query = query.where(order.after(after))
-        return [_value(row) for row in self._connection.execute(query.order_by(*order.clauses).limit(limit).offset(offset))]
+        return [document_of(row) for row in self._connection.execute(query.order_by(*order.clauses).limit(limit).offset(offset))]
 
     def ids(self, scope: Scope) -> list[DocumentId]:
         """The ids of all documents, the oldest first."""
@@ -222,7 +223,7 @@ class ListingRecords:
         known: dict[str, Document] = {}
         for chunk in chunks(every):
             for row in self._connection.execute(select(_documents).where(_documents.c.document_id.in_(chunk))):
-                known[row.document_id] = _value(row)
+                known[row.document_id] = document_of(row)
         return {group: [known[one] for one in members] for group, members in ids.items()}
 
     def _group_totals(self, key: Sql, where: ColumnElement[bool]) -> tuple[int, int]:
@@ -261,7 +262,3 @@ class ListingRecords:
             for memo_key, position, output in self._connection.execute(query.order_by(vectors.output)):
                 names.setdefault((memo_key, position), []).append(output)
         return {document.document_id: names.get((document.memo_key, document.position), []) for document in documents}
-
-
-def _value(row: Row[Any]) -> Document:
-    return Document(**{name: row._mapping[name] for name in Document.model_fields})
