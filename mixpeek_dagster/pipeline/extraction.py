@@ -217,7 +217,9 @@ class _StepRun:
         self.report.documents += len(documents)
         self.report.failures += failures[: 50 - len(self.report.failures)]
         if len(self.report.rows) < SAMPLES:
-            files: dict[str, Any] = {item.stored.object_id: item.stored.fields.get("path") for item in window.items if item.stored}
+            files: dict[str, Any] = {
+                item.stored.object_id: item.stored.fields.get("path") for item in window.items if item.stored
+            }
             sample = documents[: SAMPLES - len(self.report.rows)]
             self.report.rows += [{"file": files.get(document.root_object_id or ""), **document.payload} for document in sample]
 
