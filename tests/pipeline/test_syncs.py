@@ -445,8 +445,9 @@ def test_a_dead_letter_counts_how_often_it_was_tried_again(library: Library) -> 
     needs(library)
     library.poll()
     needs(library, "title")
+    library.world.put("a.txt", b"edited")
     library.poll()
-    assert retries() == [0, 0], "it was fine in between"
+    assert retries() == [0], "it was fine in between"
 
 
 def test_a_schema_that_changed_is_applied_to_every_file(library: Library) -> None:
