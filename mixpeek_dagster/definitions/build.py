@@ -5,6 +5,7 @@ from typing import Any
 import dagster as dg
 
 from mixpeek_dagster.definitions.assets import bucket_asset, collection_asset
+from mixpeek_dagster.definitions.confirmation import confirm_job
 from mixpeek_dagster.definitions.plan import WarehousePlan
 from mixpeek_dagster.definitions.resources import WarehouseResource
 from mixpeek_dagster.definitions.sensors import Jobs, sensors
@@ -42,7 +43,7 @@ def build_definitions(
     jobs = build_jobs(plan, translator)
     return dg.Definitions(
         assets=assets,
-        jobs=list(jobs.values()),
+        jobs=[*jobs.values(), confirm_job()],
         sensors=list(sensors(plan, jobs, translator)),
         resources={"warehouse": warehouse or WarehouseResource()},
         executor=dg.in_process_executor,

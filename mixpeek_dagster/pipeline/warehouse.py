@@ -21,6 +21,7 @@ from mixpeek_dagster.models.syncs import Sync
 from mixpeek_dagster.models.values import iso, utc_now
 from mixpeek_dagster.pipeline.catalog_vectors import CatalogVectors
 from mixpeek_dagster.pipeline.connections import open_config, signing_key
+from mixpeek_dagster.pipeline.kept_tokens import KeptTokens
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.blobs import BlobStore
 from mixpeek_dagster.storage.connect import open_source
@@ -108,11 +109,16 @@ class Warehouse:
     def _reached(self, connection_id: ConnectionId) -> "_Reached":
         with self.catalog.reading() as records:
             connection, secrets = records.syncs.connection(connection_id)
-        return _Reached(connection.provider, connection.config, secrets)
+        return _Reached(connection.connection_id, connection.provider, connection.config, secrets)
 
     def _open(self, reached: "_Reached", source_path: str) -> ObjectSource:
         config = open_config(reached.config, reached.secrets, settings=self.settings)
-        return open_source(reached.provider, config, source_path=source_path, settings=self.settings)
+        tokens = self.tokens(reached.connection_id)
+        return open_source(reached.provider, config, source_path=source_path, settings=self.settings, tokens=tokens)
+
+    def tokens(self, connection_id: ConnectionId) -> KeptTokens:
+        """Where a connection's rotating tokens are kept."""
+        return KeptTokens(self.catalog, connection_id, settings=self.settings, now=self.now)
 
     def close(self) -> None:
         """Release what was opened."""
@@ -133,6 +139,7 @@ class Warehouse:
 class _Reached(NamedTuple):
     """How a provider is reached, as recorded: secrets are ciphertext."""
 
+    connection_id: ConnectionId
     provider: str
     config: dict[str, Any]
     secrets: str | None
