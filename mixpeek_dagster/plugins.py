@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Literal
 
-from mixpeek_dagster.errors import UnknownName
+from mixpeek_dagster.errors import MixpeekError, UnknownName
 
 Kind = Literal["providers", "extractors", "indexes"]
 
@@ -62,5 +62,7 @@ def load(kind: Kind, name: str) -> Any:
     module, _, attribute = path.partition(":")
     try:
         return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except MixpeekError:
+        raise
+    except Exception as error:  # whatever stands in that module; the name may come from a request
         raise UnknownName(f"{kind.removesuffix('s').capitalize()} {name!r} cannot be loaded from {path}: {error}") from error

@@ -69,7 +69,7 @@ ROUTERS: list[APIRouter] = [
     events.router,
     webhooks.router,
 ]
-THREADS = 14  # not more than the catalog's connection pool gives out: 5 kept and 10 more
+THREADS = 14  # with the threads of list/batch, not more than the catalog's connections: `catalog.POOL`
 
 logger = logging.getLogger("mixpeek_dagster.api")
 

@@ -310,6 +310,7 @@ def dead_letter(sync: Sync, letter: SourceKey | StoredObject) -> DeadLetter:
         source_path=path,
         error_type="source_archived" if key.state == KeyState.ARCHIVED else "schema_violation",
         error_message=key.error or "",
+        retry_count=key.retries,
         namespace_id=sync.namespace_id,
         bucket_id=sync.bucket_id,
     )

@@ -1,18 +1,19 @@
 """Opening the catalog, and transactions: the only way in.
 
 `with catalog.transaction() as records:` commits everything or nothing. SQLite runs in WAL mode with one writer at a time
-(`BEGIN IMMEDIATE`, waiting up to 60 s for its turn); Postgres relies on compare-and-set updates.
+(`BEGIN IMMEDIATE`, waiting up to 60 s for its turn, in order within a process); Postgres relies on compare-and-set updates.
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from mixpeek_dagster.catalog.batches import BatchRecords
 from mixpeek_dagster.catalog.buckets import BucketRecords
@@ -29,6 +30,7 @@ from mixpeek_dagster.catalog.queries import register_functions
 from mixpeek_dagster.catalog.retrievers import RetrieverRecords
 from mixpeek_dagster.catalog.syncs import SyncRecords
 from mixpeek_dagster.catalog.tasks import TaskRecords
+from mixpeek_dagster.catalog.turns import Turns
 from mixpeek_dagster.catalog.uploads import UploadRecords
 from mixpeek_dagster.catalog.webhooks import WebhookRecords
 from mixpeek_dagster.errors import CatalogError
@@ -41,6 +43,9 @@ SQLITE_PRAGMAS = (
     "cache_size=-8192",  # 8 MiB a connection; the rest is the operating system's to cache
     "temp_store=MEMORY",
 )
+
+POOL: Mapping[str, Any] = {"pool_size": 5, "max_overflow": 20, "pool_timeout": 60}
+"""Connections of one process: as many as the API has threads that may need one, `THREADS` and `CONCURRENT` there."""
 
 
 class Records:
@@ -121,13 +126,14 @@ class Catalog:
     def __init__(self, url: str) -> None:
         self.url = url
         self.engine = _engine(url)
+        self._turn = Turns().mine if self.engine.dialect.name == "sqlite" else nullcontext
         with _as_catalog_error(url):
             bring_up_to_date(self.engine)
 
     @contextmanager
     def transaction(self) -> Iterator[Records]:
         """Read and write; committed when the block ends, rolled back when it raises."""
-        with _as_catalog_error(self.url), self.engine.begin() as connection:
+        with _as_catalog_error(self.url), self._turn(), self.engine.begin() as connection:
             yield Records(connection)
 
     @contextmanager
@@ -145,11 +151,11 @@ class Catalog:
 
 def _engine(url: str) -> Engine:
     if make_url(url).get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True, json_serializer=_dumps)
+        return create_engine(url, pool_pre_ping=True, json_serializer=_dumps, **POOL)
     file = make_url(url).database
     if file:
         Path(file).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, json_serializer=_dumps, connect_args={"timeout": 60, "cached_statements": 512})
+    engine = create_engine(url, json_serializer=_dumps, connect_args={"timeout": 60, "cached_statements": 512}, **POOL)
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _: Any) -> None:
@@ -175,6 +181,10 @@ def _as_catalog_error(url: str) -> Iterator[None]:
         yield
     except IntegrityError:
         raise
+    except PoolTimeout as error:
+        raise CatalogError(
+            f"All {POOL['pool_size'] + POOL['max_overflow']} connections of this process are busy; try again."
+        ) from error
     except DBAPIError as error:
         where = make_url(url).render_as_string(hide_password=True)
         reason = str(error.orig).strip()

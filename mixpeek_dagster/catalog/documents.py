@@ -152,7 +152,7 @@ class DocumentRecords:
             query = select(_documents).where(_documents.c.document_id.in_(chunk), _documents.c.state != DocumentState.DELETING)
             if namespace_id is not None:
                 query = query.where(_documents.c.namespace_id == namespace_id)
-            found.update((row.document_id, _value(row)) for row in self._connection.execute(query))
+            found.update((row.document_id, document_of(row)) for row in self._connection.execute(query))
         return found
 
     def of_part(self, partition_key: str, collection_ids: Sequence[str], *, after: str, limit: int) -> list[Document]:
@@ -163,7 +163,7 @@ class DocumentRecords:
             _documents.c.document_id > after,
             _documents.c.state != DocumentState.DELETING,
         )
-        return [_value(row) for row in self._connection.execute(query.order_by(_documents.c.document_id).limit(limit))]
+        return [document_of(row) for row in self._connection.execute(query.order_by(_documents.c.document_id).limit(limit))]
 
     def of_objects(self, object_ids: Sequence[str], collection_id: CollectionId | None = None) -> list[Document]:
         """Documents made from these objects, in one collection or in all."""
@@ -172,7 +172,7 @@ class DocumentRecords:
             query = select(_documents).where(_documents.c.root_object_id.in_(chunk), _documents.c.state != DocumentState.DELETING)
             if collection_id is not None:
                 query = query.where(_documents.c.collection_id == collection_id)
-            found.extend(_value(row) for row in self._connection.execute(query))
+            found.extend(document_of(row) for row in self._connection.execute(query))
         return found
 
     def stale(
@@ -275,7 +275,7 @@ class DocumentRecords:
             _documents.c.state == state,
             _documents.c.updated_at < before,
         )
-        return [_value(row) for row in self._connection.execute(query.order_by(_documents.c.updated_at).limit(limit))]
+        return [document_of(row) for row in self._connection.execute(query.order_by(_documents.c.updated_at).limit(limit))]
 
     def ids(self, collection_id: CollectionId) -> Iterator[str]:
         query = select(_documents.c.document_id).where(_documents.c.collection_id == collection_id)
@@ -288,7 +288,7 @@ class DocumentRecords:
             _documents.c.document_id > after,
             _documents.c.state != DocumentState.DELETING,
         )
-        return [_value(row) for row in self._connection.execute(query.order_by(_documents.c.document_id).limit(limit))]
+        return [document_of(row) for row in self._connection.execute(query.order_by(_documents.c.document_id).limit(limit))]
 
     # What the embedded vector index reads
 
@@ -322,5 +322,8 @@ def _row(document: Document) -> dict[str, Any]:
     return document.__dict__.copy()
 
 
-def _value(row: Row[Any]) -> Document:
-    return Document(**{name: row._mapping[name] for name in Document.model_fields})
+def document_of(row: Row[Any]) -> Document:
+    """The document of a row of the whole table."""
+    fields = row._asdict()
+    del fields["seq"]
+    return Document(**fields)

@@ -55,16 +55,17 @@ def _matches(key: str, payload: str) -> int:
 
 
 def _candidates(payload: str, field: str) -> str:
-    return _dumps([_dumps(canonical(value)) for value in candidates(json.loads(payload), field.split("."))])
+    return canonical_text([canonical_text(value) for value in candidates(json.loads(payload), field.split("."))])
 
 
 def _group(payload: str, field: str) -> str | None:
     value = value_at(json.loads(payload), field.split("."))
-    return None if value is None else _dumps(canonical(value))
+    return None if value is None else canonical_text(value)
 
 
-def _dumps(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+def canonical_text(value: Any) -> str:
+    """`value` as JSON, the same text for equal values."""
+    return json.dumps(canonical(value), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
 
 def canonical(value: Any) -> Any:

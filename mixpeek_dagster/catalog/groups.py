@@ -5,7 +5,8 @@ missing are the group null. Distinct values are counted per candidate of a filte
 JSON; `canonical` gives both databases the same numbers (Postgres may say 1.0 where SQLite says 1).
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -21,7 +22,9 @@ from sqlalchemy import (
     collate,
     column,
     func,
+    literal,
     literal_column,
+    or_,
     select,
     true,
     type_coerce,
@@ -29,6 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from mixpeek_dagster.catalog import postgres, sqlite
+from mixpeek_dagster.catalog.functions import canonical, canonical_text
 from mixpeek_dagster.catalog.operands import ColumnField, Dialect, Sql, quoted
 from mixpeek_dagster.catalog.queries import field_of
 from mixpeek_dagster.errors import Invalid
@@ -47,6 +51,39 @@ def group_expression(field: str, *, columns: Mapping[str, Sql], payload: Sql, di
         return type_coerce(postgres.group_key(found), JSONB(none_as_null=True))
     assert isinstance(found, ColumnField)
     return found.column
+
+
+def spelled(key: Sql) -> Sql:
+    """The key of a group as a scalar: JSON as its text. Postgres may spell equal numbers of two documents differently."""
+    if isinstance(key.type, JSONB):
+        return cast(key, Text)
+    return type_coerce(key, Text) if isinstance(key.type, JSON) else key
+
+
+def group_value(key: Sql, spelling: Any) -> Any:
+    """The value that `spelled` spelled."""
+    return canonical(json.loads(spelling)) if isinstance(key.type, JSON) and spelling is not None else spelling
+
+
+def is_one_of(key: Sql, spellings: Sequence[Any]) -> ColumnElement[bool]:
+    """The key is one of these."""
+    given = [one for one in spellings if one is not None]
+    values = [cast(literal(one), JSONB) if isinstance(key.type, JSONB) else literal(one) for one in given]
+    found = (key if isinstance(key.type, JSONB) else spelled(key)).in_(values)
+    return found if len(given) == len(spellings) else or_(found, key.is_(None))
+
+
+class SameGroup(dict[Any, Any]):
+    """Any spelling of a key → the one that its group is known by."""
+
+    def __init__(self, key: Sql, groups: Iterable[Any]) -> None:
+        super().__init__((one, one) for one in groups)
+        self._key = key
+        self._known = {canonical_text(group_value(key, one)): one for one in self}
+
+    def __missing__(self, spelling: Any) -> Any:
+        self[spelling] = self._known[canonical_text(group_value(self._key, spelling))]
+        return self[spelling]
 
 
 def distinct_values(

@@ -10,7 +10,7 @@ from operator import ge, le
 from typing import Any, Literal, Protocol
 
 from sqlalchemy import Boolean, ColumnElement, Numeric, String, cast, collate, false, func, literal, literal_column, null
-from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect as Dialect_
 
 from mixpeek_dagster.models.comparison import fold_table
@@ -29,6 +29,8 @@ ONE: Sql = literal_column("1")
 _YES: Sql = literal_column("true")
 _NO: Sql = literal_column("false")
 _POSTGRES: Dialect_ = postgresql.dialect()  # type: ignore[no-untyped-call]
+_NAMED: Dialect_ = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # percent signs stay as they are
+_SQLITE: Dialect_ = sqlite.dialect()
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,14 @@ class ColumnField:
 
     def is_given(self, condition: Condition) -> ColumnElement[bool]:
         return self.column.is_not(None)
+
+
+def written(sql: Sql, dialect: Dialect) -> Sql:
+    """The expression, which holds no parameter, as the text that a statement holds of it: statements of it are made quickly."""
+    text = sql.compile(dialect=_SQLITE if dialect == "sqlite" else _NAMED, compile_kwargs={"literal_binds": True})
+    made = literal_column(str(text), sql.type)
+    made.key = "written"  # or parameters compared with it would be named after the whole text
+    return made
 
 
 def quoted(text: str) -> ColumnElement[str]:

@@ -17,7 +17,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Boolean, Column, ColumnElement, String, and_, case, false, literal, literal_column, or_, true, tuple_
+from sqlalchemy import (
+    Boolean,
+    Column,
+    ColumnElement,
+    String,
+    UnaryExpression,
+    and_,
+    case,
+    false,
+    literal,
+    literal_column,
+    or_,
+    true,
+    tuple_,
+)
+from sqlalchemy.sql.operators import custom_op
 
 from mixpeek_dagster.catalog import postgres, sqlite
 from mixpeek_dagster.catalog.operands import ColumnField, Dialect, Operand, Sql, decimal
@@ -38,13 +53,14 @@ class Cursor(NamedTuple):
 
 @dataclass(frozen=True)
 class Order:
-    """One sort, made by `order_by`. `clauses` go to ORDER BY as they are."""
+    """One sort, made by `order_by`. `clauses` go to ORDER BY as they are; for `is_walked` see `ListingRecords.order`."""
 
     clauses: tuple[Sql, ...]
     _keys: tuple[Sql, ...]
     _id: Sql
     _descending: bool
     _kind: str
+    is_walked: bool | None = None
 
     def after(self, cursor: Cursor) -> ColumnElement[bool]:
         """The rows that follow the cursor's. Raises `BadRequest` when no row of this order can have its value."""
@@ -82,35 +98,43 @@ class Order:
 
 
 def order_by(
-    field: str, *, descending: bool, columns: Mapping[str, Sql], payload: Sql, document_id: Sql, dialect: Dialect
+    field: str,
+    *,
+    descending: bool,
+    columns: Mapping[str, Sql],
+    payload: Sql,
+    document_id: Sql,
+    dialect: Dialect,
+    is_walked: bool | None = None,
 ) -> Order:
     """The order of a dotted field or a known column; see the module for what it is.
 
     Raises:
         Invalid: the name is no dotted path.
     """
+
+    def by(key: Sql) -> Any:
+        key = _unindexed(key) if is_walked is False and dialect == "sqlite" else key
+        return key.desc() if descending else key.asc()
+
     found = field_of(field, columns=columns, payload=payload, dialect=dialect)
     if isinstance(found, ColumnField):
         column = found.column
-        directed = column.desc() if descending else column.asc()
-        nulls = (directed.nulls_last(),) if _is_nullable(column) else (directed,)
-        if column is document_id:
-            return Order((directed,), (column,), document_id, descending, "column")
-        return Order((*nulls, _directed(document_id, descending)), (column,), document_id, descending, "column")
+        nulls = by(column).nulls_last() if _is_nullable(column) else by(column)
+        clauses = (by(column),) if column is document_id else (nulls, by(document_id))
+        return Order(clauses, (column,), document_id, descending, "column", is_walked)
     operand = found.operand()
     if dialect == "sqlite":
         key = operand.text
-        return Order(
-            (_directed(key, descending).nulls_last(), _directed(document_id, descending)),
-            (key,),
-            document_id,
-            descending,
-            "sqlite",
-        )
+        return Order((by(key).nulls_last(), by(document_id)), (key,), document_id, descending, "sqlite", is_walked)
     rank = _rank(operand, descending)
     keys = (rank, operand.number, operand.text)
-    clauses = (rank, *(_directed(key, descending) for key in (*keys[1:], document_id)))
-    return Order(clauses, keys, document_id, descending, "postgresql")
+    return Order((rank, *map(by, (*keys[1:], document_id))), keys, document_id, descending, "postgresql", is_walked)
+
+
+def _unindexed(key: Sql) -> Sql:
+    """The same, as SQLite looks up no index for it."""
+    return UnaryExpression(key, operator=custom_op("+"), type_=key.type)
 
 
 def _rank(operand: Operand, descending: bool) -> Sql:
@@ -134,10 +158,6 @@ def _postgres_rank(rank: int, descending: bool) -> int:
 
 def _text(rank: int, value: Json) -> str:
     return str(value) if rank == 1 else "\x04" if value else "\x03"
-
-
-def _directed(key: Sql, descending: bool) -> Any:
-    return key.desc() if descending else key.asc()
 
 
 def _beyond(key: Sql, value: object, descending: bool) -> ColumnElement[bool]:

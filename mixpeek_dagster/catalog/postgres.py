@@ -7,7 +7,8 @@ in functions that every supported version has and that depend on no setting of t
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from operator import ge, le
 
 from sqlalchemy import (
@@ -15,6 +16,7 @@ from sqlalchemy import (
     Integer,
     Numeric,
     String,
+    TableValuedAlias,
     Text,
     and_,
     case,
@@ -32,7 +34,20 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import DOUBLE_PRECISION, JSONB
 
-from mixpeek_dagster.catalog.operands import KEY_LENGTH, ONE, Bound, Dialect, Operand, Sql, Test, View, decimal, quoted, variants
+from mixpeek_dagster.catalog.operands import (
+    KEY_LENGTH,
+    ONE,
+    Bound,
+    Dialect,
+    Operand,
+    Sql,
+    Test,
+    View,
+    decimal,
+    quoted,
+    variants,
+    written,
+)
 from mixpeek_dagster.models.comparison import EARTH_RADIUS_M, INSTANT_PATTERN, TINY, fold, fold_table
 from mixpeek_dagster.models.filters import Condition
 from mixpeek_dagster.models.geometry import Box, Circle, Polygon, Region
@@ -96,8 +111,7 @@ class PostgresField:
     path: tuple[str, ...]
 
     def operand(self) -> Operand:
-        text = self.at(len(self.path) - 1).op("->>", precedence=15, return_type=String())(quoted(self.path[-1]))
-        return _operand(self.at(), text, self.middle() if len(self.path) > 1 else None, KEY_LENGTH)
+        return _own(self)
 
     def any(self, condition: Condition, test: Test, *, view: View) -> ColumnElement[bool]:
         operand = self.operand()
@@ -165,8 +179,23 @@ class PostgresField:
         return select(ONE).select_from(reached).where(test(reached.c.v)).exists()
 
     def _inside(self, test: Test) -> ColumnElement[bool]:
-        each = self.reach("[*]").table_valued(column("v", JSONB)).render_derived()
-        return select(ONE).select_from(each).where(test(_scalar(each.c.v))).exists()
+        each, element = _elements(self)
+        return select(ONE).select_from(each).where(test(element)).exists()
+
+
+# What depends on the field alone is made once: queries name the same few fields again and again.
+@lru_cache(1024)
+def _own(field: PostgresField) -> Operand:
+    text = field.at(len(field.path) - 1).op("->>", precedence=15, return_type=String())(quoted(field.path[-1]))
+    operand = _operand(field.at(), text, field.middle() if len(field.path) > 1 else None, KEY_LENGTH)
+    written_text, folded, number = (written(view, "postgresql") for view in (operand.text, operand.folded, operand.number))
+    return replace(operand, text=written_text, folded=folded, number=number)
+
+
+@lru_cache(1024)
+def _elements(field: PostgresField) -> tuple[TableValuedAlias, Operand]:
+    each = field.reach("[*]").table_valued(column("v", JSONB)).render_derived()
+    return each, _scalar(each.c.v)
 
 
 def _marker(view: View) -> Sql:

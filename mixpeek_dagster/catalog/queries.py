@@ -18,9 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, false, func, literal, not_, or_, true
+from sqlalchemy import Column, ColumnElement, and_, case, column, false, func, literal, not_, or_, true
 from sqlalchemy.sql.elements import Grouping
 
 from mixpeek_dagster.catalog import postgres, sqlite
@@ -74,7 +74,7 @@ def compile_filter(filter: Filter, *, columns: Mapping[str, Sql], payload: Sql, 
     def exact(condition: Condition) -> ColumnElement[bool]:
         test = _condition(condition, field(condition.field))
         # Where a range is said apart, it alone shall be looked up: a planner cannot know that it is the narrower one.
-        return test if _bounds(condition) is None else func.coalesce(test, false())
+        return test if _bounds(condition) is None else opaque(test)
 
     def groups(nodes: Sequence[Node]) -> list[Node]:
         return [node for node in nodes if not isinstance(node, Condition)]
@@ -103,7 +103,7 @@ def field_of(name: str, *, columns: Mapping[str, Sql], payload: Sql, dialect: Di
     return kind(payload, field_path(name))
 
 
-def index_expressions(field: str, type: str, *, payload: Sql, dialect: Dialect) -> list[Sql]:
+def index_expressions(field: str, type: str, *, payload: Column[Any], dialect: Dialect) -> list[Sql]:
     """What to build the indexes of a declared payload field on: one index for each expression, alone or after columns such as an
     id.
 
@@ -112,12 +112,21 @@ def index_expressions(field: str, type: str, *, payload: Sql, dialect: Dialect) 
     """
     if type not in INDEX_TYPES:
         raise Invalid(f"unknown type {type!r} of an index; known are {', '.join(INDEX_TYPES)}")
-    operand = field_of(field, columns={}, payload=payload, dialect=dialect).operand()
+    bare = column(payload.name, payload.type)  # indexes name columns without their table
+    operand = field_of(field, columns={}, payload=bare, dialect=dialect).operand()
     return [Grouping(operand.view(view)) for view in INDEX_TYPES[type]]
 
 
+def opaque(predicate: ColumnElement[bool]) -> ColumnElement[bool]:
+    """The same, true or false, as something that no index is looked up for.
+
+    A CASE, because SQLite leaves out what need not be looked at only where it jumps: in `coalesce(a OR b, 0)` it works out both.
+    """
+    return case((predicate, true()), else_=false())
+
+
 def _not(predicate: ColumnElement[bool]) -> ColumnElement[bool]:
-    return func.coalesce(predicate, false()).is_(false())
+    return case((predicate, false()), else_=true())
 
 
 def _condition(condition: Condition, field: Field) -> ColumnElement[bool]:

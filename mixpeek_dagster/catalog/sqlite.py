@@ -8,12 +8,26 @@ itself is asked.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
-from sqlalchemy import ColumnElement, and_, case, cast, func, literal, literal_column, null, or_, select, type_coerce
+from sqlalchemy import (
+    ColumnElement,
+    TableValuedAlias,
+    and_,
+    case,
+    cast,
+    func,
+    literal,
+    literal_column,
+    null,
+    or_,
+    select,
+    type_coerce,
+)
 from sqlalchemy.types import Boolean, NullType, String
 
 from mixpeek_dagster.catalog.functions import condition_key
-from mixpeek_dagster.catalog.operands import ONE, Bound, Dialect, Operand, Sql, Test, View, quoted
+from mixpeek_dagster.catalog.operands import ONE, Bound, Dialect, Operand, Sql, Test, View, quoted, written
 from mixpeek_dagster.models.comparison import fold
 from mixpeek_dagster.models.filters import Condition
 
@@ -55,10 +69,7 @@ class SqliteField:
     path: tuple[str, ...]
 
     def operand(self) -> Operand:
-        middles = self._middles()
-        return _operand(
-            self._type(), func.json_extract(self.payload, self.at()), case((middles, OTHER)) if len(self.path) > 1 else null()
-        )
+        return _own(self)
 
     def any(self, condition: Condition, test: Test, *, view: View) -> ColumnElement[bool]:
         operand = self.operand()
@@ -94,13 +105,14 @@ class SqliteField:
         return quoted("$" + "".join(f'."{step}"' for step in self.path[:depth]))
 
     def _type(self) -> Sql:
-        return func.json_type(self.payload, self.at())
+        return _kind(self)
 
-    def _middles(self) -> ColumnElement[bool]:
+    def middles(self) -> ColumnElement[bool]:
+        """An array lies on the way."""
         return or_(*(func.json_type(self.payload, self.at(depth)) == _ARRAY for depth in range(1, len(self.path))))
 
     def _in_middle(self, condition: Condition) -> list[ColumnElement[bool]]:
-        return [and_(self._middles(), self._reference(condition))] if len(self.path) > 1 else []
+        return [and_(self.middles(), self._reference(condition))] if len(self.path) > 1 else []
 
     def _reference(self, condition: Condition) -> ColumnElement[bool]:
         # Asked only where the first step holds an array or an object, so that alone is handed over, not the whole document.
@@ -108,17 +120,37 @@ class SqliteField:
         return type_coerce(func.mixpeek_matches(condition_key(condition), first) == ONE, Boolean)
 
     def _inside(self, condition: Condition, test: Test) -> ColumnElement[bool]:
-        each = func.json_each(self.payload, self.at()).table_valued("value", "type")
-        found = select(ONE).select_from(each).where(test(_operand(each.c.type, each.c.value, null()))).exists()
+        each, element = _elements(self)
+        found = select(ONE).select_from(each).where(test(element)).exists()
         inside = and_(self._type() == _ARRAY, found)
         return or_(inside, and_(self._type().is_(None), self._reference(condition))) if len(self.path) > 1 else inside
+
+
+# What depends on the field alone is made once: queries name the same few fields again and again.
+@lru_cache(1024)
+def _kind(field: SqliteField) -> Sql:
+    return written(func.json_type(field.payload, field.at()), "sqlite")
+
+
+@lru_cache(1024)
+def _own(field: SqliteField) -> Operand:
+    """The value at the path; what an array on the way hides is marked."""
+    value = func.json_extract(field.payload, field.at())
+    return _operand(_kind(field), value, case((field.middles(), OTHER)) if len(field.path) > 1 else null())
+
+
+@lru_cache(1024)
+def _elements(field: SqliteField) -> tuple[TableValuedAlias, Operand]:
+    """The elements of an array at the path."""
+    each = func.json_each(field.payload, field.at()).table_valued("value", "type", name="each")
+    return each, _operand(each.c.type, each.c.value, null())
 
 
 def _operand(kind: Sql, value: Sql, otherwise: Sql) -> Operand:
     def keyed(text: Sql) -> Sql:
         then = {"text": text, "integer": value, "real": value, "true": TRUE, "false": FALSE, "array": OTHER, "object": OTHER}
         whens: list[tuple[Sql, Sql]] = [(literal_column(f"'{name}'"), sql) for name, sql in then.items()]
-        return type_coerce(case(*whens, value=kind, else_=otherwise), NullType())
+        return written(type_coerce(case(*whens, value=kind, else_=otherwise), NullType()), "sqlite")
 
     key = keyed(value)
     is_text = kind == literal_column("'text'")

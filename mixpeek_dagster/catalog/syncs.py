@@ -46,6 +46,7 @@ class SourceKey(NamedTuple):
     object_id: str | None
     modified_at: float = 0.0
     error: str | None = None
+    retries: int = 0
 
 
 JobRow = Row[Any]
@@ -240,16 +241,18 @@ class SyncRecords:
     def dead_letters(
         self, sync_id: SyncId, states: Sequence[KeyState], *, limit: int = 1000, offset: int = 0
     ) -> tuple[list[SourceKey], int]:
-        """Keys with an error that nobody has given up on, in byte order, and how many there are."""
+        """Keys with an error that nobody has given up on, in byte order, and how many there are. Their `retries` are how often
+        they were requeued since they last had none.
+        """
         query = select(_keys).where(*_dead(sync_id, states))
         rows, total = page(self._connection, query, order=[_keys.c.key], limit=limit, offset=offset)
         return [_key(row) for row in rows], total
 
     def requeue(self, sync_id: SyncId, states: Sequence[KeyState]) -> int:
         """Make the next pass take dead letters for changed files; how many."""
-        fresh = update(_keys).where(*_dead(sync_id, states)).values(etag="requeued", state=int(KeyState.LIVE), error=None)
         self._pages.forget(sync_id)
-        return self._connection.execute(fresh).rowcount
+        fresh = {"etag": "requeued", "state": int(KeyState.LIVE), "error": None, "retries": _keys.c.retries + 1}
+        return self._connection.execute(update(_keys).where(*_dead(sync_id, states)).values(fresh)).rowcount
 
     def give_up(self, sync_id: SyncId, states: Sequence[KeyState], *, reason: str, now: str) -> int:
         """Show these dead letters no more; how many."""
@@ -292,13 +295,13 @@ class SyncRecords:
         self._pages.forget(sync_id, [key.key for key in keys])
         rows = [key._asdict() | {"sync_id": sync_id, "seen": generation} for key in keys]
         if self._connection.dialect.name == "sqlite":
-            self._connection.execute(insert(_keys).prefix_with("OR REPLACE"), rows)
+            from sqlalchemy.dialects.sqlite import insert as upsert
         else:
-            from sqlalchemy.dialects.postgresql import insert as upsert
-
-            statement = upsert(_keys)
-            changed = {column.name: statement.excluded[column.name] for column in _keys.c if not column.primary_key}
-            self._connection.execute(statement.on_conflict_do_update(index_elements=["sync_id", "key"], set_=changed), rows)
+            from sqlalchemy.dialects.postgresql import insert as upsert  # type: ignore[assignment]
+        statement = upsert(_keys)
+        changed: dict[str, Any] = {name: statement.excluded[name] for name in rows[0] if name not in ("sync_id", "key")}
+        changed["retries"] = case((statement.excluded.error.is_(None), 0), else_=_keys.c.retries)
+        self._connection.execute(statement.on_conflict_do_update(index_elements=["sync_id", "key"], set_=changed), rows)
 
     def set_key_state(self, sync_id: SyncId, keys: Sequence[bytes], state: KeyState) -> None:
         self._pages.forget(sync_id, keys)

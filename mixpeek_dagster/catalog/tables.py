@@ -133,6 +133,7 @@ source_keys = Table(
     Column("seen", Integer, nullable=False),
     Column("object_id", Bytewise),
     Column("error", Text),
+    Column("retries", Integer, nullable=False, server_default=text("0")),
     Index("missing_source_keys", "sync_id", "key", sqlite_where=text("state = 1"), postgresql_where=text("state = 1")),
     sqlite_with_rowid=False,
 )

@@ -1,6 +1,7 @@
 """Aggregate documents or objects: groups by fields, parts of times or ranges, and numbers over each group.
 
-Plain fields with the functions that SQL has are one statement. The rest (times, ranges, `unwind`, lists of values) reads the documents.
+Plain fields with the functions that SQL has are one statement. The rest (times, ranges, `unwind`, lists of values) reads the documents,
+a page at a time: what a time or an element is, SQLite would ask Python for anyway.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,13 +23,13 @@ from mixpeek_dagster.models.filters import ORDER, Filter, field_path
 from mixpeek_dagster.models.ids import BucketId
 from mixpeek_dagster.models.values import Lenient
 from mixpeek_dagster.pipeline.answers import flat_record
+from mixpeek_dagster.pipeline.folds import FOLDS, MOST, Fold
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 
 Name = Annotated[str, Field(min_length=1, max_length=512)]
 Unit = Literal["year", "month", "week", "day", "hour", "minute", "second"]
 Part = Literal["year", "month", "week", "day", "dayOfWeek", "dayOfYear", "hour", "minute", "second"]
 Function = Literal["count", "count_distinct", "sum", "avg", "min", "max", "first", "last", "push", "add_to_set"]
-_MOST = 10_000
 _CHUNK = 1000
 _METADATA = "metadata."
 
@@ -82,7 +83,7 @@ class Aggregation(Lenient):
     range_buckets: Sequence[RangeBucket] = Field(default=(), max_length=10)
     sort_by: Name | None = None
     sort_direction: Literal["asc", "desc"] = "desc"
-    limit: int | None = Field(default=None, ge=1, le=_MOST)
+    limit: int | None = Field(default=None, ge=1, le=MOST)
 
     @property
     def is_plain(self) -> bool:
@@ -182,7 +183,7 @@ def aggregate(source: Rows, body: Aggregation) -> dict[str, Any]:
     else:
         first = body.aggregations[0].alias
         kept.sort(key=lambda row: sort_key(row[1].get(first)), reverse=body.sort_direction == "desc")
-    results = [{"group": group, "metrics": metrics} for group, metrics in kept[: body.limit or _MOST]]
+    results = [{"group": group, "metrics": metrics} for group, metrics in kept[: body.limit or MOST]]
     return {"results": results, "total_groups": len(kept), "query_info": {"in_database": body.is_plain}}
 
 
@@ -221,17 +222,18 @@ def _plain(value: Any) -> Any:
 
 
 def _by_reading(source: Rows, body: Aggregation) -> list[Row]:
-    groups: dict[str, tuple[dict[str, Any], list[list[Any]]]] = {}
+    groups: dict[str, tuple[dict[str, Any], list[Fold]]] = {}
     for record in _unwound(source, body.unwind):
         group = {one.name: canonical(_group_value(record, one)) for one in body.group_by}
         group |= {one.field: _range(record, one) for one in body.range_buckets}
-        _, values = groups.setdefault(repr(group), (group, [[] for _ in body.aggregations]))
-        for collected, one in zip(values, body.aggregations):
+        known = groups.get(repr(group))
+        if known is None:
+            known = groups[repr(group)] = group, [FOLDS[one.function]() for one in body.aggregations]
+        for fold, one in zip(known[1], body.aggregations):
             operand = _operand(one)
-            collected.append(True if operand is None else _at(record, operand))
+            fold.add(True if operand is None else _at(record, operand))
     return [
-        (group, {one.alias: _FUNCTIONS[one.function](collected) for one, collected in zip(body.aggregations, values)})
-        for group, values in groups.values()
+        (group, {one.alias: fold.result() for one, fold in zip(body.aggregations, folds)}) for group, folds in groups.values()
     ]
 
 
@@ -285,29 +287,3 @@ def _range(record: Mapping[str, Any], one: RangeBucket) -> str:
         if sort_key(lower)[0] == sort_key(value)[0] and sort_key(lower) <= sort_key(value) < sort_key(upper):
             return f"{lower}-{upper}"
     return one.default_bucket
-
-
-def _numbers(values: Sequence[Any]) -> list[Any]:
-    return [value for value in values if is_number(value)]
-
-
-def _given(values: Sequence[Any]) -> list[Any]:
-    return [value for value in values if value is not None]
-
-
-def _distinct(values: Sequence[Any]) -> list[Any]:
-    return list({repr(canonical(value)): value for value in _given(values)}.values())
-
-
-_FUNCTIONS: Mapping[str, Callable[[Sequence[Any]], Any]] = {
-    "count": lambda values: len(_given(values)),
-    "count_distinct": lambda values: len(_distinct(values)),
-    "sum": lambda values: sum(_numbers(values)) if _numbers(values) else None,
-    "avg": lambda values: sum(found) / len(found) if (found := _numbers(values)) else None,
-    "min": lambda values: min(_given(values), key=sort_key, default=None),
-    "max": lambda values: max(_given(values), key=sort_key, default=None),
-    "first": lambda values: values[0] if values else None,
-    "last": lambda values: values[-1] if values else None,
-    "push": lambda values: _given(values)[:_MOST],
-    "add_to_set": lambda values: _distinct(values)[:_MOST],
-}

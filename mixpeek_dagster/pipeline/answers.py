@@ -56,6 +56,7 @@ class DocumentView:
         vectors: answers hold `vectors`, name → numbers.
         vector_names: True adds `_vectors`, the names; a list adds those vectors only. Names are index names or feature URIs.
         select: dotted fields to keep; ids stay.
+        collections: those of the namespace, where they have been read already.
     """
 
     def __init__(
@@ -67,9 +68,11 @@ class DocumentView:
         vectors: bool = False,
         vector_names: bool | Sequence[str] = False,
         select: Sequence[str] | None = None,
+        collections: Sequence[Collection] | None = None,
     ) -> None:
         self._records = records
-        self._collections = {one.collection_id: one for one in records.collections.all(namespace_id)}
+        every = records.collections.all(namespace_id) if collections is None else collections
+        self._collections = {one.collection_id: one for one in every}
         self._presign = presign
         self._names = list(vector_names) if isinstance(vector_names, Sequence) else []
         self._vectors = vectors or bool(self._names)

@@ -4,6 +4,7 @@ One query reads the page, one its objects, one its vectors: none is per document
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 from mixpeek_dagster.catalog import Records
@@ -14,6 +15,7 @@ from mixpeek_dagster.models.collections import Collection
 from mixpeek_dagster.models.documents import Document
 from mixpeek_dagster.models.ids import CollectionId, NamespaceId
 from mixpeek_dagster.models.listing import ListRequest
+from mixpeek_dagster.models.namespaces import PayloadIndex
 from mixpeek_dagster.pipeline.answers import DocumentView, Presign
 from mixpeek_dagster.pipeline.references import expand, field_value
 from mixpeek_dagster.pipeline.warehouse import Warehouse
@@ -39,11 +41,8 @@ def list_documents(
         return _Listing(records, request, namespace_id, presign).answer()
 
 
-def resolve_collections(
-    records: Records, wanted: Sequence[str] | None, *, namespace_id: NamespaceId
-) -> tuple[list[Collection], list[str]]:
-    """The collections that are meant, all of the namespace when none is named; and the names that are unknown."""
-    every = records.collections.all(namespace_id)
+def meant(every: Sequence[Collection], wanted: Sequence[str] | None) -> tuple[Sequence[Collection], list[str]]:
+    """The collections that are meant, all when none is named; and the names that are unknown."""
     if not wanted:
         return every, []
     known = {one.collection_name: one for one in every} | {one.collection_id: one for one in every}
@@ -54,7 +53,8 @@ def resolve_collections(
 class _Listing:
     def __init__(self, records: Records, request: ListRequest, namespace_id: NamespaceId, presign: Presign | None) -> None:
         self.records, self.request, self.namespace_id = records, request, namespace_id
-        self.collections, self.unknown = resolve_collections(records, request.collection_ids, namespace_id=namespace_id)
+        every = records.collections.all(namespace_id)
+        self.collections, self.unknown = meant(every, request.collection_ids)
         self.scope = Scope(
             namespace_id=namespace_id,
             collection_ids=[one.collection_id for one in self.collections],
@@ -72,6 +72,7 @@ class _Listing:
             vectors=request.return_vectors,
             vector_names=request.return_vector_names,
             select=request.select,
+            collections=every,
         )
 
     def answer(self) -> dict[str, Any]:
@@ -83,12 +84,13 @@ class _Listing:
         request, listing = self.request, self.records.listing
         after = decode_cursor(request.cursor, scope=self._digest()) if request.cursor else None
         offset = 0 if after else request.offset
+        total = listing.total(self.scope)
         found: list[Document] = []
-        if self.collections:
-            order = listing.order(self.sort[0], descending=self.sort[1])
+        if total:
+            is_walked = self._is_walked(total, rows=offset + request.limit)
+            order = listing.order(self.sort[0], descending=self.sort[1], is_walked=is_walked)
             found = listing.page(self.scope, order, limit=request.limit + 1, offset=offset, after=after)
         page, has_more = found[: request.limit], len(found) > request.limit
-        total = listing.total(self.scope)
         following = None
         if has_more:
             last = Cursor(field_value(page[-1], self.sort[0]), page[-1].document_id)
@@ -101,6 +103,19 @@ class _Listing:
             "stats": {"total_documents": total, "avg_blobs_per_document": self.view.average_blobs},
             "total_documents": total,
         }
+
+    def _is_walked(self, total: int, *, rows: int) -> bool | None:
+        """Whether the page is found sooner by walking an index of the order, because enough on the way passes the filter, than by
+        sorting all that pass.
+        """
+        if self.scope.filter.is_empty and not self.request.search:
+            return None
+        every = sum(one.document_count for one in self.collections)
+        return rows * every < total**2 and self.records.listing.has_walk(self.scope, self.sort[0], self.declared)
+
+    @cached_property
+    def declared(self) -> Sequence[PayloadIndex]:
+        return self.records.namespaces.get(self.namespace_id).payload_indexes
 
     def _groups(self) -> dict[str, Any]:
         request, listing, field = self.request, self.records.listing, self.request.group_by or ""
@@ -157,9 +172,8 @@ class _Listing:
     def _warn_of_unindexed(self, total: int) -> None:
         if sum(one.document_count for one in self.collections) < _UNINDEXED_FROM or self.scope.filter.is_empty:
             return
-        declared = {one.field_name for one in self.records.namespaces.get(self.namespace_id).payload_indexes}
         asked = {one.field for one in self.scope.filter.conditions()}
-        plain = sorted(asked - declared - FIELDS.keys())
+        plain = sorted(asked - {one.field_name for one in self.declared} - FIELDS.keys())
         if plain:
             self.warnings.append(
                 f"No payload index on {', '.join(plain[:10])}: every document is read. Add one to the namespace's payload_indexes."

@@ -2,14 +2,16 @@
 
 import os
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from mixpeek_dagster import plugins
 from mixpeek_dagster.catalog import Catalog
+from mixpeek_dagster.errors import UnknownName
 from mixpeek_dagster.extractors.extractor import Extractor
 from mixpeek_dagster.extractors.models import ModelStore
 from mixpeek_dagster.models.batches import Step
@@ -26,6 +28,9 @@ from mixpeek_dagster.storage.connect import open_source
 from mixpeek_dagster.storage.managed import LocalBlobs
 from mixpeek_dagster.storage.provider import ObjectSource
 from mixpeek_dagster.vectors.index import VectorIndex, open_index
+
+LOOK_AGAIN_S = 5.0
+"""How long a process may go on with a connection that was changed."""
 
 
 @dataclass(kw_only=True)
@@ -82,27 +87,38 @@ class Warehouse:
         key = config.model_dump_json(include={"feature_extractor_name", "version", "parameters"})
         if key not in self._extractors:
             kind = plugins.load("extractors", config.extractor_id)
+            if not hasattr(kind, "Params") or not hasattr(kind, "accepts"):
+                raise UnknownName(
+                    f"{config.extractor_id} is no extractor: `mixpeek_dagster.extractors.extractor` says what one has."
+                )
             self._extractors[key] = kind(kind.Params(**config.parameters), models=self.models)
         return self._extractors[key]
 
     def source(self, sync: Sync) -> ObjectSource:
-        """The place a sync follows, opened once per process and connection."""
+        """The place a sync follows, opened once per process and connection; again when the connection was changed, here or by
+        another process, which is seen within `LOOK_AGAIN_S`.
+        """
         key = f"{sync.connection_id}\x1f{sync.spec.source_path}"
-        if key not in self._sources:
-            self._sources[key] = self.open_source(sync.connection_id, sync.spec.source_path)
-        return self._sources[key]
+        known = self._sources.get(key)
+        if known is not None and time.monotonic() - known.looked_at < LOOK_AGAIN_S:
+            return known.source
+        reached = self._reached(sync.connection_id)
+        source = known.source if known is not None and known.reached == reached else self._open(reached, sync.spec.source_path)
+        self._sources[key] = _Opened(source, reached, time.monotonic())
+        return source
 
     def open_source(self, connection_id: ConnectionId, source_path: str) -> ObjectSource:
+        return self._open(self._reached(connection_id), source_path)
+
+    def _reached(self, connection_id: ConnectionId) -> "_Reached":
         with self.catalog.reading() as records:
             connection, secrets = records.syncs.connection(connection_id)
-        config = open_config(connection.config, secrets, settings=self.settings)
-        return open_source(
-            connection.provider,
-            config,
-            source_path=source_path,
-            settings=self.settings,
-            tokens=self.tokens(connection.connection_id),
-        )
+        return _Reached(connection.connection_id, connection.provider, connection.config, secrets)
+
+    def _open(self, reached: "_Reached", source_path: str) -> ObjectSource:
+        config = open_config(reached.config, reached.secrets, settings=self.settings)
+        tokens = self.tokens(reached.connection_id)
+        return open_source(reached.provider, config, source_path=source_path, settings=self.settings, tokens=tokens)
 
     def tokens(self, connection_id: ConnectionId) -> KeptTokens:
         """Where a connection's rotating tokens are kept."""
@@ -120,5 +136,22 @@ class Warehouse:
         return {}
 
     @cached_property
-    def _sources(self) -> dict[str, ObjectSource]:
+    def _sources(self) -> dict[str, "_Opened"]:
         return {}
+
+
+class _Reached(NamedTuple):
+    """How a provider is reached, as recorded: secrets are ciphertext."""
+
+    connection_id: ConnectionId
+    provider: str
+    config: dict[str, Any]
+    secrets: str | None
+
+
+class _Opened(NamedTuple):
+    """An open source, and when it was last seen that its connection is still this one."""
+
+    source: ObjectSource
+    reached: _Reached
+    looked_at: float

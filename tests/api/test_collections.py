@@ -1,5 +1,9 @@
 """Routes of collections."""
 
+from collections.abc import Callable
+
+import pytest
+
 from tests.api.running import STUB, Shop, shop
 
 __all__ = ["shop"]
@@ -96,3 +100,22 @@ def test_payload_indexes_of_a_namespace_come_and_go(shop: Shop) -> None:
     assert names() == 3
     assert shop.client.put(path, json={"payload_indexes": []}).status_code == 200
     assert names() == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["text.extractor", ":x", "..a:b", "os:system", "json:dumps", "a b", "no.such.module:Thing", "é:é"]
+)
+def test_a_name_that_is_no_extractors_is_refused(shop: Shop, inventory: Callable[[], dict[str, int]], name: str) -> None:
+    before = inventory()
+    source = {"type": "bucket", "bucket_ids": [shop.bucket_id]}
+    body = {"collection_name": "other", "source": source, "feature_extractor": {"feature_extractor_name": name, "version": "v1"}}
+    error = shop.post("/v1/collections", body, status=422)["error"]
+    assert error["code"] == "unknown_name"
+    assert name in error["message"]
+    assert inventory() == before
+
+
+def test_numbers_in_the_query_of_a_list_are_finite(shop: Shop) -> None:
+    filters = '{"field": "a", "operator": "gt", "value": NaN}'
+    path = f"/v1/collections/{shop.collection_id}/documents"
+    assert shop.client.get(path, params={"filters": filters}).status_code == 422

@@ -101,6 +101,15 @@ def test_json_that_no_database_takes_is_422(client: TestClient) -> None:
         check_shape(client.post("/v1/namespaces", content=content, headers={"Content-Type": "application/json"}), 422)
 
 
+def test_a_number_that_is_not_finite_is_422_on_every_route(client: TestClient, namespace: dict[str, Any]) -> None:
+    for method, path in [one for one in GUARDED if one[0] in ("POST", "PUT", "PATCH", "DELETE")]:
+        for number in ("NaN", "-Infinity", "1e999"):
+            content = '{"metadata": {"deep": [%s]}}' % number  # noqa: UP031  # braces
+            response = client.request(method, filled(path), content=content, headers={"Content-Type": "application/json"})
+            assert response.status_code == 422, f"{method} {path}: {response.text}"
+            check_shape(response, 422)
+
+
 def test_unknown_routes_and_methods_have_the_shape(client: TestClient) -> None:
     check_shape(client.get("/v1/nothing"), 404)
     check_shape(client.get("/"), 404)

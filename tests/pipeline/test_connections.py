@@ -123,6 +123,15 @@ def test_the_servers_own_secrets_cannot_be_sent_to_a_provider(
     assert HUSH not in str(caught.value)
 
 
+def test_a_connection_that_was_changed_is_opened_again(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = library.warehouse.source(library.sync)
+    monkeypatch.setattr("mixpeek_dagster.pipeline.warehouse.LOOK_AGAIN_S", 0.0)
+    assert library.warehouse.source(library.sync) is first
+    with library.warehouse.catalog.transaction() as records:  # as another process does it
+        records.syncs.set_connection(library.sync.connection_id, body={"world": "elsewhere"}, secrets=None, now=NOW)
+    assert library.warehouse.source(library.sync).uri == "fake://elsewhere/"
+
+
 # Tokens that change while they are used
 
 

@@ -511,6 +511,29 @@ def test_files_that_do_not_fit_the_schema_are_listed_with_the_reason(library: Li
     assert library.keys() == {"z.txt": KeyState.REJECTED}
 
 
+def test_a_dead_letter_counts_how_often_it_was_tried_again(library: Library) -> None:
+    needs(library, "title")
+    fill(library, "a.txt", "b.txt")
+    library.poll()
+
+    def retries() -> list[int]:
+        with library.warehouse.catalog.reading() as records:
+            return [one.retries for one in records.syncs.dead_letters(library.sync.sync_id, [KeyState.REJECTED])[0]]
+
+    assert retries() == [0, 0]
+    for expected in ([1, 1], [2, 2]):
+        with library.warehouse.catalog.transaction() as records:
+            assert records.syncs.requeue(library.sync.sync_id, [KeyState.REJECTED]) == 2
+        library.poll()
+        assert retries() == expected
+    needs(library)
+    library.poll()
+    needs(library, "title")
+    library.world.put("a.txt", b"edited")
+    library.poll()
+    assert retries() == [0], "it was fine in between"
+
+
 def test_a_schema_that_changed_is_applied_to_every_file(library: Library) -> None:
     needs(library, "title")
     fill(library, "a.txt")
