@@ -4,6 +4,7 @@ A name is an entry point in `mixpeek_dagster.{providers,extractors,indexes}`, or
 Built-ins are listed here in the same form, so importing this module imports no vendor.
 """
 
+from collections.abc import Collection
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -48,6 +49,18 @@ def known(kind: Kind) -> dict[str, str]:
     return {**BUILT_IN[kind], **registered}
 
 
+def check_named(kind: Kind, name: str, *, modules: Collection[str]) -> None:
+    """Whether a request may use the name: it is registered, or a dotted path into one of `modules`, which the operator opened.
+
+    Raises:
+        UnknownName: it is neither. To look a dotted path up is to run its module's code, so nothing is imported here.
+    """
+    if name not in known(kind) and name.partition(":")[0] not in modules:
+        choices = ", ".join(sorted(known(kind)))
+        more = "; an operator can open a module to dotted paths in MIXPEEK_PLUGIN_MODULES" if ":" in name else ""
+        raise UnknownName(f"Unknown {kind.removesuffix('s')} {name!r}. Known: {choices}{more}.")
+
+
 @cache
 def load(kind: Kind, name: str) -> Any:
     """The object behind a registered name or a dotted path.
@@ -62,5 +75,5 @@ def load(kind: Kind, name: str) -> Any:
     module, _, attribute = path.partition(":")
     try:
         return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:  # the last two for what is no name at all
         raise UnknownName(f"{kind.removesuffix('s').capitalize()} {name!r} cannot be loaded from {path}: {error}") from error
