@@ -1,10 +1,10 @@
 """`/v1/collections/{c}/documents`: the documents of one collection, changed one by one, many at a time, counted and aggregated."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypedDict
 
 from fastapi import BackgroundTasks, Body, Query, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
@@ -19,6 +19,7 @@ from mixpeek_dagster.api.documents import (
     vector_names,
 )
 from mixpeek_dagster.api.routes import new_router
+from mixpeek_dagster.api.strict_json import parse
 from mixpeek_dagster.api.tasks import TaskAnswer, task_answer
 from mixpeek_dagster.catalog.listing import Scope
 from mixpeek_dagster.errors import Invalid, MixpeekError
@@ -289,8 +290,8 @@ def _list(request: Request, warehouse: Warehouse, collection: Collection, body: 
 
 def _json(name: str, text: str | None) -> Any:
     try:
-        return None if text is None else json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return None if text is None else parse(text.encode())
+    except RequestValidationError as error:
         raise Invalid(f"{name}: not JSON.") from error
 
 

@@ -6,7 +6,7 @@ from fastapi import Body, Depends, Path, Query
 from pydantic import BaseModel, Field
 
 from mixpeek_dagster.api.deps import InBucket, Opened
-from mixpeek_dagster.api.paging import Asked, PageBody, Pagination, Paging, pagination, select_page
+from mixpeek_dagster.api.paging import MAX_OFFSET, Asked, PageBody, Pagination, Paging, PlainPageBody, pagination, select_page
 from mixpeek_dagster.api.routes import new_router
 from mixpeek_dagster.api.sync_answers import (
     DeadLetter,
@@ -60,7 +60,7 @@ class SyncJobList(BaseModel):
     total: int
 
 
-class SyncJobPageBody(PageBody):
+class SyncJobPageBody(PlainPageBody):
     """Which passes to list."""
 
     status: str | None = Field(default=None, max_length=50)
@@ -190,10 +190,15 @@ def metrics(warehouse: Opened, sync: InSync) -> SyncMetrics:
     return metrics_of(sync, clock=warehouse.clock, passes=passes, batches=batches, last=last, dead=dead, by_error=by_error)
 
 
-@router.post("/{sync_id}/jobs")
 @router.get("/{sync_id}/jobs")
+def jobs_by_query(warehouse: Opened, sync: InSync, asked: Asked) -> SyncJobList:
+    """List a sync's passes, newest first."""
+    return jobs(warehouse, sync, asked, None)
+
+
+@router.post("/{sync_id}/jobs")
 def jobs(warehouse: Opened, sync: InSync, asked: Asked, body: Annotated[SyncJobPageBody | None, Body()] = None) -> SyncJobList:
-    """List a sync's passes."""
+    """List a sync's passes of one status, or all."""
     paging = Paging.of(asked, body)
     with warehouse.catalog.reading() as records:
         status = body.status if body else None
@@ -214,7 +219,7 @@ def dead_letters(
     warehouse: Opened,
     sync: InSync,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    offset: Annotated[int, Query(ge=0)] = 0,
+    offset: Annotated[int, Query(ge=0, le=MAX_OFFSET)] = 0,
     body: Annotated[DeadLetterQuestion | None, Body()] = None,
 ) -> DeadLetterList:
     """List files that cannot become objects as they are, with the reason."""
