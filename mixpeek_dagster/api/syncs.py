@@ -66,7 +66,7 @@ class SyncJobPageBody(PlainPageBody):
     status: str | None = Field(default=None, max_length=50)
 
 
-class TriggerAnswer(BaseModel):
+class SyncTriggerAnswer(BaseModel):
     """The pass that was asked for."""
 
     sync_config_id: str
@@ -142,13 +142,13 @@ def delete(warehouse: Opened, sync: InSync) -> dict[str, Any]:
 
 
 @router.post("/{sync_id}/trigger")
-def trigger(warehouse: Opened, sync: InSync, full_sync: bool = False) -> TriggerAnswer:
+def trigger(warehouse: Opened, sync: InSync, full_sync: bool = False) -> SyncTriggerAnswer:
     """Ask for a pass now, whatever the polling interval."""
     with warehouse.catalog.transaction() as records:
         job_id = pipeline.trigger(records, sync, full=full_sync, now=warehouse.now())
     ids = {"sync_config_id": sync.sync_id, "sync_id": sync.sync_id, "sync_job_id": job_id}
     words = "A pass is under way; this one follows it." if sync.locked_by else "The pass starts within seconds."
-    return TriggerAnswer(**ids, status="running", full_sync=full_sync, message=words)
+    return SyncTriggerAnswer(**ids, status="running", full_sync=full_sync, message=words)
 
 
 @router.post("/{sync_id}/pause")

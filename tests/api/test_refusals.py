@@ -183,7 +183,7 @@ def test_ids_in_bodies_reach_no_other_namespace(routes: Routes, silent: None) ->
 
 
 def test_nothing_that_is_listed_or_read_is_of_another_namespace(routes: Routes) -> None:
-    for method, path, operation in routes.in_namespace:
+    for method, path, _ in routes.in_namespace:
         if method == "GET" or path.endswith("/list"):
             answer = routes.send(method, routes.path(path, routes.world.own))
             assert answer.status_code == 200, f"{path}: {answer.text[:300]}"
