@@ -86,7 +86,7 @@ _SPLIT = "__"
 
 def unique_id(route: APIRoute) -> str:
     """What FastAPI tells operations apart by; `describe` makes it short."""
-    module, method = route.endpoint.__module__.rpartition(".")[2], min(route.methods).lower()
+    module, method = route.endpoint.__module__.rpartition(".")[2], min(route.methods or ()).lower()
     return _SPLIT.join((f"{module}_{route.endpoint.__name__}", method, route.path_format))
 
 
