@@ -125,6 +125,7 @@ class Sender:
         return dice.choice(known) if known and isinstance(value, str) and dice.random() < 0.8 else value
 
 
+@pytest.mark.timeout(3600)
 def test_every_route_answers_as_it_is_described(
     worlds: Callable[[], World], client: TestClient, no_network: None, subtests: pytest.Subtests
 ) -> None:
