@@ -6,7 +6,7 @@ from fastapi import Query
 from pydantic import BaseModel
 
 from mixpeek_dagster.api.deps import InNamespace, Opened
-from mixpeek_dagster.api.paging import read_cursor, write_cursor
+from mixpeek_dagster.api.paging import Asked, read_cursor, write_cursor
 from mixpeek_dagster.api.routes import new_router
 from mixpeek_dagster.errors import BadRequest
 
@@ -42,12 +42,13 @@ class EventList(BaseModel):
 def list_events(
     warehouse: Opened,
     namespace: InNamespace,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    cursor: Annotated[str | None, Query(max_length=1000)] = None,
+    asked: Asked,
     event_type: Annotated[str | None, Query(max_length=100)] = None,
     resource_type: Annotated[str | None, Query(max_length=100)] = None,
 ) -> EventList:
     """The change feed of the namespace. `next_cursor` is also given at the end, to ask again later."""
+    limit = asked.limit or asked.page_size or 100
+    cursor = asked.cursor or asked.next_cursor or asked.after
     after = read_cursor(cursor).get("s") if cursor else 0
     if not isinstance(after, int) or isinstance(after, bool) or not 0 <= after < 2**63:
         raise BadRequest("The cursor is malformed: pass `next_cursor` back as it came.")
