@@ -20,8 +20,10 @@ TAGS = [
     {"name": "batches", "description": "Groups of objects on their way through the extractors."},
     {"name": "tasks", "description": "Work that outlives its request."},
     {"name": "search", "description": "The documents nearest to a text."},
+    {"name": "retrievers", "description": "Stored searches of several stages."},
     {"name": "events", "description": "What happened, in order."},
     {"name": "webhooks", "description": "Who is told of which events."},
+    {"name": "account", "description": "Whose key it is, and what was used."},
     {"name": "signed", "description": "URLs that the API hands out; their signature is the permission."},
     {"name": "health", "description": "Whether the server lives, and whether it can work."},
 ]

@@ -23,6 +23,12 @@ CONNECTION = {
     "credentials": {"access_key_id": "AKIASEEDED", "secret_access_key": "SYNCSECRET"},
 }
 SYNC = {"provider": "s3", "connection": CONNECTION, "sync_config": {"source_path": "/", "polling_interval": 3600}}
+SEARCH = {
+    "feature_uri": "mixpeek://stub_extractor@v1/embedding",
+    "query": {"input_mode": "text", "text": "{{INPUT.query}}"},
+    "top_k": 10,
+}
+FIND = {"stage_name": "find", "config": {"stage_id": "feature_search", "parameters": {"searches": [SEARCH]}}}
 OPENED = frozenset({"mixpeek_dagster.testing"})
 HOOK = {
     "webhook_name": "hook",
@@ -120,6 +126,7 @@ def _namespace(client: TestClient, warehouse: Warehouse, name: str) -> dict[str,
     shop.post(f"/v1/collections/{above}/documents", {"title": "by hand", "price": 3})
     bulk = {"filters": {"sku": "nothing"}, "update_data": {"bulk": 1}}
     task = _sent(client, "PATCH", f"/v1/collections/{above}/documents/bulk", bulk)["task_id"]
+    stored = shop.post("/v1/retrievers", {"retriever_name": "found", "collection_identifiers": ["passages"], "stages": [FIND]})
     documents = [one["document_id"] for name in ("passages", "above") for one in shop.documents(collection_ids=[name])]
     return {
         "namespace_identifier": [made, name],
@@ -133,6 +140,11 @@ def _namespace(client: TestClient, warehouse: Warehouse, name: str) -> dict[str,
         "job_id": [job],
         "task_id": [task, *(shop.get(f"/v1/batches/{one}")["task_id"] for one in (done, waiting))],
         "feature_extractor_id": ["text_extractor_v1"],
+        "retriever_identifier": [
+            stored["retriever"]["retriever_id"] if "retriever" in stored else stored["retriever_id"],
+            "found",
+        ],
+        "tier_num": ["0", "1"],
         "index": ["0"],
     }
 
