@@ -36,7 +36,7 @@ BODIES: dict[str, Any] = {
     "batches": {"object_ids": ["x"]},
     "{batch_id}/objects": {"object_ids": ["x"]},
     "syncs": {"connection_id": "conn", "source_path": "/"},
-    "clone": {"collection_name": "a copy"},
+    "clone": {"collection_name": "a copy", "retriever_name": "a copy"},
     "uploads": {"filename": "a.jpg", "content_type": "image/jpeg"},
     "uploads/batch": {"uploads": [{"filename": "a.jpg", "content_type": "image/jpeg"}]},
     "confirm/batch": {"confirmations": [{"upload_id": "x"}]},
