@@ -4,6 +4,7 @@ A name is an entry point in `mixpeek_dagster.{providers,extractors,indexes}`, or
 Built-ins are listed here in the same form, so importing this module imports no vendor.
 """
 
+from collections.abc import Collection
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -46,6 +47,18 @@ def known(kind: Kind) -> dict[str, str]:
     """Every registered name of one kind and the dotted path behind it; an entry point may replace a built-in."""
     registered = {point.name: point.value for point in entry_points(group=f"mixpeek_dagster.{kind}")}
     return {**BUILT_IN[kind], **registered}
+
+
+def check_named(kind: Kind, name: str, *, modules: Collection[str]) -> None:
+    """Whether a request may use the name: it is registered, or a dotted path into one of `modules`, which the operator opened.
+
+    Raises:
+        UnknownName: it is neither. To look a dotted path up is to run its module's code, so nothing is imported here.
+    """
+    if name not in known(kind) and name.partition(":")[0] not in modules:
+        choices = ", ".join(sorted(known(kind)))
+        more = "; an operator can open a module to dotted paths in MIXPEEK_PLUGIN_MODULES" if ":" in name else ""
+        raise UnknownName(f"Unknown {kind.removesuffix('s')} {name!r}. Known: {choices}{more}.")
 
 
 @cache

@@ -24,6 +24,7 @@ OWN_VARIABLES = frozenset(
         "MIXPEEK_MAX_OBJECTS_PER_RUN",
         "MIXPEEK_MAX_UPLOAD_BYTES",
         "MIXPEEK_MODELS",
+        "MIXPEEK_PLUGIN_MODULES",
         "MIXPEEK_PUBLIC_URL",
         "MIXPEEK_RATE_LIMIT_PER_MINUTE",
         "MIXPEEK_SECRET_KEY",
@@ -67,10 +68,13 @@ class Settings:
         max_objects_per_run: a batch above it is split into parts (`MIXPEEK_MAX_OBJECTS_PER_RUN`).
         max_failed_ratio: a batch whose failed share is above it ends FAILED (`MIXPEEK_MAX_FAILED_RATIO`).
         allowed_hosts: hosts that URLs of tenants may name although they are not public (`MIXPEEK_ALLOWED_HOSTS`, commas).
-        local_roots: folders that a `local` sync may read (`MIXPEEK_LOCAL_ROOTS`, separated as in PATH; default any).
+        local_roots: folders that a `local` sync may read (`MIXPEEK_LOCAL_ROOTS`, separated as in PATH; default any for
+            syncs of the operator's own, none for what requests name and for model packs).
         ambient_credentials: a sync without credentials of its own may use this machine's (`MIXPEEK_AMBIENT_CREDENTIALS`, 1 or 0).
-        fsspec_protocols: protocols that a sync may use through fsspec, which checks no addresses and may use this machine's
-            credentials (`MIXPEEK_FSSPEC_PROTOCOLS`, commas; default none).
+        fsspec_protocols: protocols that a sync or a model pack may use through fsspec, which checks no addresses and may use
+            this machine's credentials (`MIXPEEK_FSSPEC_PROTOCOLS`, commas; default none).
+        plugin_modules: modules of which requests may name extractors and providers by dotted path, which imports them
+            (`MIXPEEK_PLUGIN_MODULES`, commas; default none).
         api_port: port of the REST API (`API_PORT`).
         api_key: a key that is valid from the first start, beside those in the catalog (`MIXPEEK_API_KEY`).
         public_url: how clients reach the REST API, for the upload and download URLs it hands out (`MIXPEEK_PUBLIC_URL`,
@@ -101,6 +105,7 @@ class Settings:
     local_roots: tuple[Path, ...] = ()
     ambient_credentials: bool = False
     fsspec_protocols: frozenset[str] = frozenset()
+    plugin_modules: frozenset[str] = frozenset()
     api_port: int = 8000
     api_key: str | None = field(default=None, repr=False)
     public_url: str | None = None
@@ -126,6 +131,7 @@ class Settings:
         hosts = environ.get("MIXPEEK_ALLOWED_HOSTS", "").split(",")
         roots = environ.get("MIXPEEK_LOCAL_ROOTS", "").split(os.pathsep)
         protocols = environ.get("MIXPEEK_FSSPEC_PROTOCOLS", "").split(",")
+        modules = environ.get("MIXPEEK_PLUGIN_MODULES", "").split(",")
         return cls(
             home=home,
             catalog_url=environ.get("MIXPEEK_CATALOG_URL") or f"sqlite:///{home / 'catalog.db'}",
@@ -142,6 +148,7 @@ class Settings:
             local_roots=tuple(Path(root).expanduser().resolve() for root in roots if root),
             ambient_credentials=environ.get("MIXPEEK_AMBIENT_CREDENTIALS", "").lower() in ("1", "true", "yes"),
             fsspec_protocols=frozenset(name.strip() for name in protocols if name.strip()),
+            plugin_modules=frozenset(name.strip() for name in modules if name.strip()),
             api_port=int(environ.get("API_PORT") or 8000),
             api_key=environ.get("MIXPEEK_API_KEY") or None,
             public_url=(environ.get("MIXPEEK_PUBLIC_URL") or "").rstrip("/") or None,

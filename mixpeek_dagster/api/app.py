@@ -37,6 +37,7 @@ from mixpeek_dagster.api import (
     work,
 )
 from mixpeek_dagster.api.access import Access
+from mixpeek_dagster.api.description import TAGS, describe, unique_id
 from mixpeek_dagster.api.guard import Guard
 from mixpeek_dagster.pipeline.tasks import resume_tasks
 from mixpeek_dagster.pipeline.warehouse import Warehouse
@@ -84,7 +85,10 @@ def create_app(warehouse: Warehouse) -> FastAPI:
         redirect_slashes=False,
         lifespan=_lifespan,
         responses=errors.DECLARED,
+        openapi_tags=TAGS,
+        generate_unique_id_function=unique_id,
     )
+    describe(app)
     app.state.warehouse = warehouse
     app.state.guard = Guard(warehouse)
     errors.install(app)

@@ -22,7 +22,8 @@ from mixpeek_dagster.api.documents import (
     vector_names,
 )
 from mixpeek_dagster.api.paging import Asked
-from mixpeek_dagster.api.routes import new_router, parse
+from mixpeek_dagster.api.routes import new_router
+from mixpeek_dagster.api.strict_json import parse
 from mixpeek_dagster.api.tasks import TaskAnswer, task_answer
 from mixpeek_dagster.catalog.listing import Scope
 from mixpeek_dagster.errors import Invalid, MixpeekError

@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from fastapi import Depends, Query
+from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 
+from mixpeek_dagster.api.strict_json import parse
 from mixpeek_dagster.errors import BadRequest, Invalid
 from mixpeek_dagster.models.comparison import fold, sort_key, value_at
 from mixpeek_dagster.models.filters import Filter, field_path
@@ -25,14 +27,19 @@ class SortOption(Lenient):
     direction: Literal["asc", "desc"] = "asc"
 
 
-class PageBody(Lenient):
-    """What the bodies of list requests share; what it says wins over the query string."""
+class PlainPageBody(Lenient):
+    """Which page, in the body of a list request; what it says wins over the query string."""
 
     limit: int | None = Field(default=None, ge=1, le=1000)
     page_size: int | None = Field(default=None, ge=1, le=1000)
     offset: int | None = Field(default=None, ge=0, le=MAX_OFFSET)
     page: int | None = Field(default=None, ge=1, le=MAX_OFFSET)
     cursor: str | None = Field(default=None, max_length=4096)
+
+
+class PageBody(PlainPageBody):
+    """The same, of a list that can be filtered, searched and sorted."""
+
     filters: dict[str, Any] | None = None
     sort: SortOption | None = None
     sorts: Sequence[SortOption] | None = Field(default=None, max_length=10)
@@ -76,14 +83,14 @@ class Paging(BaseModel):
     cursor: dict[str, Any] | None = None
 
     @classmethod
-    def of(cls, query: PageQuery, body: PageBody | None = None, *, default: int = 100, most: int = 1000) -> Self:
+    def of(cls, query: PageQuery, body: PlainPageBody | None = None, *, default: int = 100, most: int = 1000) -> Self:
         """The body wins over the query, `limit` over `page_size`, `offset` over `page`, a cursor over both.
 
         Raises:
             Invalid: the limit is above `most`.
             BadRequest: the cursor is none of ours.
         """
-        body = body or PageBody()
+        body = body or PlainPageBody()
         limit = body.limit or body.page_size or query.limit or query.page_size or default
         if limit > most:
             raise Invalid(f"limit: at most {most}.")
@@ -146,8 +153,8 @@ def write_cursor(value: Mapping[str, Any]) -> str:
 def read_cursor(token: str) -> dict[str, Any]:
     """Raises BadRequest for a cursor that this API did not write."""
     try:
-        value = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-    except (ValueError, binascii.Error, RecursionError) as error:
+        value = parse(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+    except (ValueError, binascii.Error, Invalid, RequestValidationError) as error:
         raise BadRequest("The cursor is malformed: pass `pagination.next_cursor` back as it came.") from error
     if not isinstance(value, dict):
         raise BadRequest("The cursor is malformed: pass `pagination.next_cursor` back as it came.")

@@ -6,7 +6,7 @@ from fastapi import Body, Depends, Path, Query
 from pydantic import BaseModel, Field
 
 from mixpeek_dagster.api.deps import InBucket, Opened
-from mixpeek_dagster.api.paging import Asked, PageBody, Pagination, Paging, pagination, select_page
+from mixpeek_dagster.api.paging import MAX_OFFSET, Asked, PageBody, Pagination, Paging, PlainPageBody, pagination, select_page
 from mixpeek_dagster.api.routes import new_router
 from mixpeek_dagster.api.sync_answers import (
     DeadLetter,
@@ -67,13 +67,13 @@ class SyncJobList(BaseModel):
     total: int
 
 
-class SyncJobPageBody(PageBody):
+class SyncJobPageBody(PlainPageBody):
     """Which passes to list."""
 
     status: str | None = Field(default=None, max_length=50)
 
 
-class TriggerAnswer(BaseModel):
+class SyncTriggerAnswer(BaseModel):
     """The pass that was asked for."""
 
     sync_config_id: str
@@ -161,7 +161,7 @@ def delete(warehouse: Opened, sync: InSync) -> dict[str, Any]:
 
 
 @router.post("/{sync_id}/trigger")
-def trigger(warehouse: Opened, sync: InSync, full_sync: bool = False, dry_run: bool = False) -> TriggerAnswer | PlanAnswer:
+def trigger(warehouse: Opened, sync: InSync, full_sync: bool = False, dry_run: bool = False) -> SyncTriggerAnswer | PlanAnswer:
     """Ask for a pass now, whatever the polling interval; with `dry_run` only list, and say what a pass would do.
 
     A dry run ends after 50 seconds: `is_complete` says whether that was enough for the whole source.
@@ -172,7 +172,7 @@ def trigger(warehouse: Opened, sync: InSync, full_sync: bool = False, dry_run: b
         job_id = pipeline.trigger(records, sync, full=full_sync, now=warehouse.now())
     ids = {"sync_config_id": sync.sync_id, "sync_id": sync.sync_id, "sync_job_id": job_id}
     words = "A pass is under way; this one follows it." if sync.locked_by else "The pass starts within seconds."
-    return TriggerAnswer(**ids, status="running", full_sync=full_sync, message=words)
+    return SyncTriggerAnswer(**ids, status="running", full_sync=full_sync, message=words)
 
 
 def _planned(made: PassPlan) -> PlanAnswer:
@@ -183,13 +183,13 @@ def _planned(made: PassPlan) -> PlanAnswer:
 
 
 @router.post("/{sync_id}/confirm")
-def confirm(warehouse: Opened, sync: InSync) -> TriggerAnswer:
+def confirm(warehouse: Opened, sync: InSync) -> SyncTriggerAnswer:
     """Allow the deletes that the last pass held back because they were too many to be believed; a pass that makes them starts."""
     with warehouse.catalog.transaction() as records:
         held = pipeline.confirm_deletes(records, sync, now=warehouse.now())
         job_id = str(records.syncs.queued_job(sync.sync_id))
     ids = {"sync_config_id": sync.sync_id, "sync_id": sync.sync_id, "sync_job_id": job_id}
-    return TriggerAnswer(**ids, status="running", full_sync=False, message=f"The pass deletes up to {held} objects.")
+    return SyncTriggerAnswer(**ids, status="running", full_sync=False, message=f"The pass deletes up to {held} objects.")
 
 
 @router.post("/{sync_id}/pause")
@@ -231,10 +231,15 @@ def metrics(warehouse: Opened, sync: InSync) -> SyncMetrics:
     return metrics_of(sync, clock=warehouse.clock, passes=passes, batches=batches, last=last, dead=dead, by_error=by_error)
 
 
-@router.post("/{sync_id}/jobs")
 @router.get("/{sync_id}/jobs")
+def jobs_by_query(warehouse: Opened, sync: InSync, asked: Asked) -> SyncJobList:
+    """List a sync's passes, newest first."""
+    return jobs(warehouse, sync, asked, None)
+
+
+@router.post("/{sync_id}/jobs")
 def jobs(warehouse: Opened, sync: InSync, asked: Asked, body: Annotated[SyncJobPageBody | None, Body()] = None) -> SyncJobList:
-    """List a sync's passes."""
+    """List a sync's passes of one status, or all."""
     paging = Paging.of(asked, body)
     with warehouse.catalog.reading() as records:
         status = body.status if body else None
@@ -255,7 +260,7 @@ def dead_letters(
     warehouse: Opened,
     sync: InSync,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    offset: Annotated[int, Query(ge=0)] = 0,
+    offset: Annotated[int, Query(ge=0, le=MAX_OFFSET)] = 0,
     body: Annotated[DeadLetterQuestion | None, Body()] = None,
 ) -> DeadLetterList:
     """List files that cannot become objects as they are, with the reason."""

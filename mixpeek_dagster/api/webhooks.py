@@ -6,7 +6,7 @@ from fastapi import Body, Path, Response
 from pydantic import BaseModel, Field
 
 from mixpeek_dagster.api.deps import ByOrganization, Opened
-from mixpeek_dagster.api.paging import Asked, PageBody, Pagination, Paging, pagination
+from mixpeek_dagster.api.paging import Asked, Pagination, Paging, PlainPageBody, pagination
 from mixpeek_dagster.api.routes import new_router
 from mixpeek_dagster.models.webhooks import Webhook, WebhookBody
 from mixpeek_dagster.pipeline.webhooks import save_webhook
@@ -36,7 +36,7 @@ class WebhookAnswer(BaseModel):
     updated_at: str
 
 
-class WebhookPageBody(PageBody):
+class WebhookPageBody(PlainPageBody):
     """Which webhooks."""
 
     event_type: str | None = Field(default=None, max_length=100)

@@ -12,7 +12,7 @@ from mixpeek_dagster.api.documents import Deleted
 from mixpeek_dagster.api.paging import Asked, PageBody, Pagination, Paging, pagination
 from mixpeek_dagster.api.routes import new_router
 from mixpeek_dagster.api.tasks import TaskAnswer, task_answer
-from mixpeek_dagster.errors import Forbidden, NotFound, WrongState
+from mixpeek_dagster.errors import Forbidden, Invalid, NotFound, WrongState
 from mixpeek_dagster.models.batches import Batch, BatchStatus
 from mixpeek_dagster.models.ids import NamespaceId
 from mixpeek_dagster.models.tasks import Task, TaskStatus
@@ -57,6 +57,8 @@ def list_by_body(
 ) -> TaskList:
     """List tasks, those of batches among them."""
     body = body or TaskPageBody()
+    if body.filters or body.sorting or body.search:
+        raise Invalid("Tasks are listed by `status` and `task_type`, the newest first: they take no filters, sort or search.")
     paging = Paging.of(asked, body)
     until = paging.offset + paging.limit
     statuses = None if body.status is None else _MEANT.get(body.status, [one for one in BatchStatus if one == body.status])

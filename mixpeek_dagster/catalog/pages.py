@@ -13,6 +13,7 @@ import base64
 import binascii
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -37,8 +38,9 @@ from sqlalchemy.sql.operators import custom_op
 from mixpeek_dagster.catalog import postgres, sqlite
 from mixpeek_dagster.catalog.operands import ColumnField, Dialect, Operand, Sql, decimal
 from mixpeek_dagster.catalog.queries import field_of
-from mixpeek_dagster.errors import BadRequest
+from mixpeek_dagster.errors import BadRequest, Invalid
 from mixpeek_dagster.models.comparison import Json, sort_key
+from mixpeek_dagster.models.values import check_text
 
 _VERSION: Final = 1
 _MAX_CURSOR: Final = 100_000
@@ -181,16 +183,16 @@ def encode_cursor(cursor: Cursor, *, scope: str) -> str:
     return base64.urlsafe_b64encode(body.encode()).rstrip(b"=").decode()
 
 
-def decode_cursor(text: str, *, scope: str) -> Cursor:
+def decode_cursor(token: str, *, scope: str) -> Cursor:
     """The cursor that `encode_cursor` wrote.
 
     Raises:
         BadRequest: it is none of ours, or belongs to a request with another filter, sort or search.
     """
-    if len(text) > _MAX_CURSOR:
+    if len(token) > _MAX_CURSOR:
         raise _broken("it is too long")
     try:
-        raw = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        raw = base64.b64decode(token.encode("ascii") + b"=" * (-len(token) % 4), altchars=b"-_", validate=True)
         version, of, value, document_id = json.loads(raw.decode("utf-8"))
     except (ValueError, TypeError, binascii.Error, RecursionError) as error:
         raise _broken("it is not one of ours") from error
@@ -198,9 +200,13 @@ def decode_cursor(text: str, *, scope: str) -> Cursor:
         raise _broken("it is not one of ours")
     if of != scope:
         raise _broken("it belongs to a request with another filter, sort or search")
-    if (isinstance(value, float) and value - value != 0) or any(
-        "\0" in part for part in (value, document_id) if isinstance(part, str)
-    ):
+    try:
+        for text in (value, document_id):
+            if isinstance(text, str):
+                check_text(text)
+    except Invalid as error:
+        raise _broken("it is not one of ours") from error
+    if isinstance(value, float) and not math.isfinite(value):
         raise _broken("it is not one of ours")
     return Cursor(value, document_id)
 

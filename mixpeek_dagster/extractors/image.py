@@ -70,7 +70,9 @@ class ImageParams(Parameters):
     """Parameters of `image_extractor`."""
 
     extractor_type: Literal["image_extractor"] = "image_extractor"
-    model: str = Field(default="efficientnet-lite0-v1", description="Model pack: a short name, or the URI of its folder.")
+    model: str = Field(
+        default="efficientnet-lite0-v1", max_length=2048, description="Model pack: a short name, or the URI of its folder."
+    )
     enable_thumbnails: bool = Field(
         default=True, exclude=True, description="Whether previews may be shown; made only when they are."
     )

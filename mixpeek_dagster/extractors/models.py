@@ -6,6 +6,7 @@ A pack appears in the folder complete and checked, or not at all. Two processes 
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import threading
 import uuid
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixpeek_dagster.errors import ModelError
+from mixpeek_dagster.errors import MixpeekError, ModelError
 from mixpeek_dagster.extractors import packs
 from mixpeek_dagster.extractors.manifest import Manifest, Pack, read_manifest
 
@@ -21,6 +22,20 @@ if TYPE_CHECKING:
     from mixpeek_dagster.extractors import onnx
 
 PIECE_BYTES = 8 * 1024 * 1024
+MAX_MANIFEST_BYTES = 1024 * 1024
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+Download = Callable[[str], Iterator[bytes]]
+"""The pieces of the file behind a URI."""
+
+
+def read_anywhere(uri: str) -> Iterator[bytes]:
+    """Whatever fsspec can open with this process's rights: for programs of one's own, not for URIs that others wrote."""
+    import fsspec
+
+    with fsspec.open(uri, "rb") as stream:
+        while piece := stream.read(PIECE_BYTES):
+            yield piece
 
 
 class ModelStore:
@@ -28,15 +43,16 @@ class ModelStore:
 
     A pack is named by `minilm-v1` or `efficientnet-lite0-v1`, or by the URI of its folder in any fsspec protocol. A URI may pin
     the manifest, which pins every file: `s3://models/clip#sha256=<sha256 of manifest.json>`. A pinned pack that is here is used
-    without asking its source again.
+    without asking its source again. `download` decides what URIs may be read, and reads them.
 
     Attributes:
         device: where extractors of this store run their models: `auto` takes a GPU when there is one.
     """
 
-    def __init__(self, folder: Path, *, device: "onnx.Device" = "auto") -> None:
+    def __init__(self, folder: Path, *, device: "onnx.Device" = "auto", download: Download = read_anywhere) -> None:
         self.folder = folder.expanduser()
         self.device = device
+        self._download = download
         self._manifests: dict[str, bytes] = {}
         self._lock = threading.RLock()
 
@@ -60,7 +76,7 @@ class ModelStore:
             if uri in packs.RECIPES:
                 return self._install(self._name(uri), lambda folder: packs.build(uri, folder))
             manifest = self._read(uri)
-            return self._install(self._name(uri), lambda folder: _fetch(_location(uri)[0], manifest, folder))
+            return self._install(self._name(uri), lambda folder: self._fetch(_location(uri)[0], manifest, folder))
 
     def has(self, uri: str) -> bool:
         """Whether the pack is on this machine; raises ModelError as `manifest` does."""
@@ -78,7 +94,7 @@ class ModelStore:
             if uri not in self._manifests:
                 location, pinned = _location(uri)
                 here = self.folder / f"sha256-{pinned}" / "manifest.json"
-                data = here.read_bytes() if pinned and here.exists() else b"".join(_download(location, "manifest.json"))
+                data = here.read_bytes() if pinned and here.exists() else self._read_manifest(location)
                 sha256 = hashlib.sha256(data).hexdigest()
                 if pinned and sha256 != pinned:
                     raise ModelError(
@@ -118,43 +134,48 @@ class ModelStore:
         finally:
             shutil.rmtree(part, ignore_errors=True)
 
+    def _read_manifest(self, location: str) -> bytes:
+        data = bytearray()
+        for piece in self._pieces(location, "manifest.json"):
+            data += piece
+            if len(data) > MAX_MANIFEST_BYTES:
+                raise ModelError(f"Model pack {location}: manifest.json is larger than {MAX_MANIFEST_BYTES} bytes.")
+        return bytes(data)
+
+    def _fetch(self, location: str, manifest: bytes, folder: Path) -> None:
+        for file, expected in read_manifest(manifest, pack=location).files.items():
+            sha256 = hashlib.sha256()
+            with (folder / file).open("wb") as copy:
+                for piece in self._pieces(location, file):
+                    sha256.update(piece)
+                    copy.write(piece)
+            if sha256.hexdigest() != expected:
+                raise ModelError(
+                    f"Model pack {location}: {file} has sha256 {sha256.hexdigest()[:12]}…, the manifest says {expected[:12]}…. "
+                    "Upload the file again or correct the manifest."
+                )
+        (folder / "manifest.json").write_bytes(manifest)
+
+    def _pieces(self, location: str, file: str) -> Iterator[bytes]:
+        try:
+            yield from self._download(f"{location}/{file}")
+        except MixpeekError:
+            raise
+        except Exception as error:  # every fsspec protocol raises its own
+            reason = str(error) or type(error).__name__
+            raise ModelError(
+                f"Model pack {location}: {file} cannot be read ({reason}). Check the URI and this machine's access."
+            ) from error
+
 
 def _location(uri: str) -> tuple[str, str]:
     location, _, pinned = uri.partition("#sha256=")
     if "/" not in location:
         known = ", ".join(packs.RECIPES)
         raise ModelError(f"Unknown model pack {uri!r}. Known: {known}; or give the URI of a pack's folder.")
+    if pinned and not _SHA256.fullmatch(pinned.lower()):
+        raise ModelError(f"Model pack {location}: {pinned!r} is no sha256: 64 hexadecimal digits.")
     return location.rstrip("/"), pinned.lower()
-
-
-def _download(location: str, file: str) -> Iterator[bytes]:
-    """The pieces of one file of a pack."""
-    import fsspec
-
-    try:
-        with fsspec.open(f"{location}/{file}", "rb") as stream:
-            while piece := stream.read(PIECE_BYTES):
-                yield piece
-    except Exception as error:  # every fsspec protocol raises its own
-        reason = str(error) or type(error).__name__
-        raise ModelError(
-            f"Model pack {location}: {file} cannot be read ({reason}). Check the URI and this machine's access."
-        ) from error
-
-
-def _fetch(location: str, manifest: bytes, folder: Path) -> None:
-    for file, expected in read_manifest(manifest, pack=location).files.items():
-        sha256 = hashlib.sha256()
-        with (folder / file).open("wb") as copy:
-            for piece in _download(location, file):
-                sha256.update(piece)
-                copy.write(piece)
-        if sha256.hexdigest() != expected:
-            raise ModelError(
-                f"Model pack {location}: {file} has sha256 {sha256.hexdigest()[:12]}…, the manifest says {expected[:12]}…. "
-                "Upload the file again or correct the manifest."
-            )
-    (folder / "manifest.json").write_bytes(manifest)
 
 
 @contextlib.contextmanager

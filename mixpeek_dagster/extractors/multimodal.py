@@ -33,10 +33,14 @@ class MultimodalParams(Parameters):
 
     extractor_type: Literal["multimodal_extractor"] = "multimodal_extractor"
     model: str | None = Field(
-        default=None, description="URI of a joint text-and-image pack; without one, two models work side by side."
+        default=None,
+        max_length=2048,
+        description="URI of a joint text-and-image pack; without one, two models work side by side.",
     )
-    text_model: str = Field(default="minilm-v1", description="Text pack, when there is no joint one.")
-    image_model: str = Field(default="efficientnet-lite0-v1", description="Image pack, when there is no joint one.")
+    text_model: str = Field(default="minilm-v1", max_length=2048, description="Text pack, when there is no joint one.")
+    image_model: str = Field(
+        default="efficientnet-lite0-v1", max_length=2048, description="Image pack, when there is no joint one."
+    )
     enable_thumbnails: bool = Field(
         default=True, exclude=True, description="Whether previews may be shown; made only when they are."
     )

@@ -151,7 +151,7 @@ class TextParams(Parameters):
     chunk_overlap: int = Field(
         default=0, ge=0, le=5000, description="Pieces repeated from the chunk before; less than `chunk_size`."
     )
-    model: str = Field(default="minilm-v1", description="Model pack: a short name, or the URI of its folder.")
+    model: str = Field(default="minilm-v1", max_length=2048, description="Model pack: a short name, or the URI of its folder.")
     language: str = Field(
         default="en", exclude=True, description="Accepted for compatibility; the model decides what it understands."
     )

@@ -5,13 +5,14 @@ from typing import Any
 
 from pydantic import Field
 
+from mixpeek_dagster import plugins
 from mixpeek_dagster.catalog import Records
 from mixpeek_dagster.catalog.listing import Scope
 from mixpeek_dagster.errors import WrongState
 from mixpeek_dagster.models.collections import Collection, CollectionCreate, CollectionSource, ExtractorConfig
 from mixpeek_dagster.models.ids import NamespaceId
 from mixpeek_dagster.models.values import Lenient
-from mixpeek_dagster.pipeline.creation import create_collection
+from mixpeek_dagster.pipeline.creation import create_collection, open_extractor
 from mixpeek_dagster.pipeline.removal import finish_removals, remove_documents, space_of
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 
@@ -39,7 +40,13 @@ class CollectionClone(Lenient):
 
 
 def make_collection(warehouse: Warehouse, body: CollectionCreate, *, namespace_id: NamespaceId) -> Collection:
-    """A new collection, with its event. Raises what `create_collection` raises."""
+    """A new collection that a request asks for, with its event.
+
+    Raises:
+        As `create_collection`; UnknownName for a dotted path into a module that the operator did not open to requests.
+    """
+    plugins.check_named("extractors", body.feature_extractor.extractor_id, modules=warehouse.settings.plugin_modules)
+    open_extractor(warehouse, body.feature_extractor)  # a model's manifest may be far away: read before writers have to wait
     with warehouse.catalog.transaction() as records:
         now = warehouse.now()
         made = create_collection(records, body, warehouse=warehouse, namespace_id=namespace_id, now=now)

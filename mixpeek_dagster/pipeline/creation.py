@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from mixpeek_dagster import plugins
 from mixpeek_dagster.catalog import Records
-from mixpeek_dagster.errors import Invalid
+from mixpeek_dagster.errors import Invalid, ModelError
 from mixpeek_dagster.extractors.extractor import Extractor
 from mixpeek_dagster.models.buckets import Bucket, BucketCreate, BucketSchema, SchemaField
 from mixpeek_dagster.models.collections import Collection, CollectionCreate, ExtractorConfig, VectorSpec, downstream_tiers
@@ -23,7 +23,7 @@ from mixpeek_dagster.storage.connect import open_source
 def create_namespace(records: Records, body: NamespaceCreate, *, now: str) -> Namespace:
     """Raises UnknownName for an extractor nobody registered, AlreadyExists for a taken name."""
     for extractor in body.feature_extractors:
-        plugins.load("extractors", f"{extractor.feature_extractor_name}_{extractor.version}")
+        plugins.check_named("extractors", f"{extractor.feature_extractor_name}_{extractor.version}", modules=())
     namespace = Namespace(**body.model_dump(), namespace_id=NamespaceId(new_id("ns")), created_at=now, updated_at=now)
     records.namespaces.add(namespace)
     return namespace
@@ -80,11 +80,13 @@ def create_collection(
 
 
 def open_extractor(warehouse: Warehouse, config: ExtractorConfig) -> Extractor:
-    """The extractor of a configuration; parameters that do not fit become an `Invalid` that names them."""
+    """The extractor of a configuration; parameters that do not fit become an `Invalid` that names them, a model pack among them."""
     try:
         return warehouse.extractor(config)
     except ValidationError as error:
         raise Invalid(f"Parameters of {config.extractor_id}: {validation_words(error)}") from error
+    except ModelError as error:
+        raise Invalid(f"Parameters of {config.extractor_id}: {error.message}") from error
 
 
 def validation_words(error: ValidationError) -> str:

@@ -21,7 +21,7 @@ def change_namespace(warehouse: Warehouse, namespace_id: NamespaceId, body: Name
         UnknownName: nobody registered an extractor.
     """
     for one in body.feature_extractors or ():
-        plugins.load("extractors", f"{one.feature_extractor_name}_{one.version}")
+        plugins.check_named("extractors", f"{one.feature_extractor_name}_{one.version}", modules=())
     with warehouse.catalog.transaction() as records:
         before = records.namespaces.get(namespace_id)
         extractors = {(one.feature_extractor_name, one.version): one for one in before.feature_extractors}

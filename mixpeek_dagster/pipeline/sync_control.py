@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from mixpeek_dagster import plugins
 from mixpeek_dagster.catalog import Records
 from mixpeek_dagster.catalog.syncs import KeyState
-from mixpeek_dagster.errors import BadRequest, Forbidden, Invalid, MixpeekError, ProviderError, UnknownName, WrongState
+from mixpeek_dagster.errors import BadRequest, Forbidden, Invalid, MixpeekError, ProviderError, WrongState
 from mixpeek_dagster.models.buckets import Bucket
 from mixpeek_dagster.models.connections import FIXED, ConnectionCreate, ConnectionPatch, SyncCreate, SyncPatch
 from mixpeek_dagster.models.ids import ConnectionId, SyncJobId, new_id
@@ -31,13 +31,13 @@ def check_provider(provider: str, config: dict[str, Any], *, settings: Settings)
     """The registered name of a provider that a tenant may use.
 
     Raises:
-        UnknownName: nobody registered it; dotted paths are for the operator's files, not for requests.
+        UnknownName: nobody registered it, and it is no dotted path into a module that the operator opened to requests.
         Forbidden: it reads this machine, and the operator named no folder for that.
         UrlRefused: its endpoint may not be reached.
     """
     name = canonical(provider)
-    if not name.startswith(FSSPEC) and name not in plugins.known("providers"):
-        raise UnknownName(f"Unknown provider {provider!r}. Known: {', '.join(sorted(plugins.known('providers')))}.")
+    if not name.startswith(FSSPEC):
+        plugins.check_named("providers", name, modules=settings.plugin_modules)
     if name == "local" and not settings.local_roots:
         raise Forbidden("Folders of this machine are closed to requests; an operator can open some in MIXPEEK_LOCAL_ROOTS.")
     endpoint = config.get("endpoint_url")

@@ -30,8 +30,8 @@ class TriggerRequest(Lenient):
     `object_ids` is short for a filter `object_id in …`, for collections that read buckets.
     """
 
-    include_buckets: Sequence[Identifier] | None = Field(default=None, max_length=1000)
-    include_collections: Sequence[Identifier] | None = Field(default=None, max_length=1000)
+    include_buckets: Sequence[Identifier] | None = Field(default=None, min_length=1, max_length=1000)
+    include_collections: Sequence[Identifier] | None = Field(default=None, min_length=1, max_length=1000)
     object_ids: Sequence[Identifier] | None = Field(default=None, max_length=100_000)
     source_filters: dict[str, Any] | None = None
     dedup_strategy: DedupStrategy = "force"
@@ -54,11 +54,12 @@ def trigger(warehouse: Warehouse, collection: Collection, body: TriggerRequest) 
 
     Raises:
         NotFound: an included bucket or collection does not exist.
-        BadRequest: it is no source of the collection, or the collection is disabled.
+        BadRequest: it is no source of the collection, or of another kind than its sources; or the collection is disabled.
         Invalid: `source_filters` are no filter.
     """
     if not collection.enabled:
         raise BadRequest(f"Collection {collection.collection_name!r} is disabled; enable it before you trigger it.")
+    _check_kind(collection, body)
     wanted = Filter.parse(body.source_filters, at="source_filters")
     with warehouse.catalog.transaction() as records:
         every = records.collections.all(collection.namespace_id)
@@ -132,6 +133,15 @@ def _documents(
     records.batches.add(batch)
     batch = _submit(records, warehouse, records.batches.append_items(batch, ids, now=now))
     return Triggered([batch], collection_ids=sources, documents=len(ids), tiers=tiers)
+
+
+def _check_kind(collection: Collection, body: TriggerRequest) -> None:
+    """What the collection does not read from cannot be chosen; ignoring it would process more than was asked for."""
+    reads = collection.source.type
+    named = ("include_collections",) if reads == "bucket" else ("include_buckets", "object_ids")
+    wrong = [name for name in named if getattr(body, name) is not None]
+    if wrong:
+        raise BadRequest(f"{wrong[0]}: collection {collection.collection_name!r} reads from {reads}s only.")
 
 
 def _check_sources(collection: Collection, asked: Sequence[str], sources: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 from mixpeek_dagster import plugins
@@ -26,6 +26,7 @@ from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.blobs import BlobStore
 from mixpeek_dagster.storage.connect import open_source
 from mixpeek_dagster.storage.managed import LocalBlobs
+from mixpeek_dagster.storage.model_files import read_model_file
 from mixpeek_dagster.storage.provider import ObjectSource
 from mixpeek_dagster.vectors.index import VectorIndex, open_index
 
@@ -62,7 +63,7 @@ class Warehouse:
 
     @cached_property
     def models(self) -> ModelStore:
-        return ModelStore(self.settings.models)
+        return ModelStore(self.settings.models, download=partial(read_model_file, settings=self.settings))
 
     @cached_property
     def blobs(self) -> BlobStore:
@@ -81,16 +82,14 @@ class Warehouse:
         """The extractor of a collection, built once per process and configuration; its models load when it first infers.
 
         Raises:
-            UnknownName: nobody registered it.
+            UnknownName: nobody registered it, or what is registered is none.
             Invalid: its parameters do not fit.
         """
         key = config.model_dump_json(include={"feature_extractor_name", "version", "parameters"})
         if key not in self._extractors:
             kind = plugins.load("extractors", config.extractor_id)
-            if not hasattr(kind, "Params") or not hasattr(kind, "accepts"):
-                raise UnknownName(
-                    f"{config.extractor_id} is no extractor: `mixpeek_dagster.extractors.extractor` says what one has."
-                )
+            if not isinstance(kind, type) or not hasattr(kind, "Params") or not hasattr(kind, "accepts"):
+                raise UnknownName(f"{config.extractor_id} is no extractor: extractors/extractor.py says what one has.")
             self._extractors[key] = kind(kind.Params(**config.parameters), models=self.models)
         return self._extractors[key]
 

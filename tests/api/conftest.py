@@ -15,7 +15,8 @@ from mixpeek_dagster.settings import Settings
 
 
 def open_warehouse(home: Path, **changes: Any) -> Warehouse:
-    settings = Settings(home=home, catalog_url=f"sqlite:///{home / 'catalog.db'}", models=home / "models")
+    opened = frozenset({"mixpeek_dagster.testing"})
+    settings = Settings(home=home, catalog_url=f"sqlite:///{home / 'catalog.db'}", models=home / "models", plugin_modules=opened)
     return Warehouse(settings=replace(settings, **changes))
 
 

@@ -133,7 +133,8 @@ def test_every_operation_declares_its_errors(client: TestClient) -> None:
         for method, operation in operations.items():
             if "/health" not in path:
                 declared = set(operation["responses"])
-                assert {"400", "401", "403", "404", "422", "429", "500", "503"} <= declared, f"{method} {path}"
+                assert {"400", "403", "404", "422", "500", "503"} <= declared, f"{method} {path}"
+                assert ({"401", "429"} <= declared) == ("security" in operation), f"{method} {path}"
             assert operation.get("description"), f"{method} {path} says nothing"
 
 

@@ -27,6 +27,7 @@ class Home:
         (folder / "dagster").mkdir(exist_ok=True)
         (folder / "dagster" / "dagster.yaml").write_text("telemetry: {enabled: false}\nnux: {enabled: false}\n")
         own = {"MIXPEEK_HOME": str(folder / "mixpeek"), "DAGSTER_HOME": str(folder / "dagster"), "PYTHONPATH": str(ROOT)}
+        own["MIXPEEK_PLUGIN_MODULES"] = "mixpeek_dagster.testing"
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("MIXPEEK_", "DAGSTER_"))}
         given = os.environ.get("MIXPEEK_MODELS")
         self.env = {**kept, **own, **({"MIXPEEK_MODELS": given} if given else {})}
