@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from mixpeek_dagster.catalog.batches import BatchRecords
 from mixpeek_dagster.catalog.buckets import BucketRecords
 from mixpeek_dagster.catalog.collections import CollectionRecords
+from mixpeek_dagster.catalog.definitions import DefinitionRecords
 from mixpeek_dagster.catalog.documents import DocumentRecords
 from mixpeek_dagster.catalog.events import EventRecords
 from mixpeek_dagster.catalog.keys import KeyRecords
@@ -70,6 +71,10 @@ class Records:
     @cached_property
     def batches(self) -> BatchRecords:
         return BatchRecords(self.connection)
+
+    @cached_property
+    def definitions(self) -> DefinitionRecords:
+        return DefinitionRecords(self.connection)
 
     @cached_property
     def documents(self) -> DocumentRecords:

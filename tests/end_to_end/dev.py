@@ -43,7 +43,7 @@ def _is_run_worker(process: psutil.Process) -> bool:
 def running_dev(home: Home, **environment: str) -> Iterator[Dev]:
     """Start `dagster dev` with the repository's own dagster.yaml and workspace.yaml, and wait until it serves."""
     (home.folder / "dagster" / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "dagster", "dev", "-w", str(ROOT / "workspace.yaml"), "-h", "127.0.0.1", "-p", str(port)]
     log = (home.folder / "dev.log").open("ab")
     env = {
@@ -61,7 +61,7 @@ def running_dev(home: Home, **environment: str) -> Iterator[Dev]:
         _stop(process)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -26,7 +26,7 @@ class Home:
         self.files.mkdir(parents=True, exist_ok=True)
         (folder / "dagster").mkdir(exist_ok=True)
         (folder / "dagster" / "dagster.yaml").write_text("telemetry: {enabled: false}\nnux: {enabled: false}\n")
-        own = {"MIXPEEK_HOME": str(folder / "mixpeek"), "DAGSTER_HOME": str(folder / "dagster")}
+        own = {"MIXPEEK_HOME": str(folder / "mixpeek"), "DAGSTER_HOME": str(folder / "dagster"), "PYTHONPATH": str(ROOT)}
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("MIXPEEK_", "DAGSTER_"))}
         given = os.environ.get("MIXPEEK_MODELS")
         self.env = {**kept, **own, **({"MIXPEEK_MODELS": given} if given else {})}
@@ -40,6 +40,13 @@ class Home:
         done = subprocess.run([*CLI, *arguments], env=self.env, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s)
         assert not check or done.returncode == 0, f"{arguments} exited {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
+
+    def python(self, program: str, **environment: str) -> str:
+        """What a program prints that runs over this warehouse, in a process of its own."""
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, env=self.env | environment, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def start(self, *arguments: str) -> "subprocess.Popen[bytes]":
         """Start `mixpeek-dagster …` and return at once."""
