@@ -13,6 +13,7 @@ from mixpeek_dagster.definitions.assets import PARTS_TAG
 from mixpeek_dagster.definitions.metadata import bucket_metadata
 from mixpeek_dagster.definitions.plan import NamespacePlan, SyncPlan, WarehousePlan
 from mixpeek_dagster.definitions.resources import WarehouseResource
+from mixpeek_dagster.definitions.stopping import RUN_KEY_TAG, find_run, stop_canceled
 from mixpeek_dagster.definitions.translator import Translator
 from mixpeek_dagster.errors import NotFound
 from mixpeek_dagster.models.batches import BatchPart
@@ -26,11 +27,11 @@ from mixpeek_dagster.pipeline.webhooks import deliver
 Jobs = Mapping[str, Any]
 """Pipeline → asset job; Dagster does not export the type of one that is not resolved yet."""
 
-RUN_KEY_TAG = "dagster/run_key"
 _TICK_S = 20.0
 # A tick that waits ends just before the daemon's fourth loop of five seconds: behind it there would be nobody until the fifth.
 WAIT_S = 19.0
 _POLL_S = 0.2
+_STOP_EVERY_S = 1.0
 _CLAIM_LIMIT = 200
 _WAVE_ITEMS = 2_000
 # The daemon's loop is fixed at five seconds and skips a sensor whose interval is not shorter: any of 1..4 means every loop.
@@ -115,7 +116,8 @@ def batch_sensor(
 ) -> dg.SensorDefinition:
     """Hands queued batches to runs: waits up to 19 s inside its tick, so a submitted batch is seen within 0.2 s.
 
-    Batches that are waiting together, small enough, and in need of the same collections share one run.
+    Batches that are waiting together, small enough, and in need of the same collections share one run. While it waits it also
+    ends the runs of batches that were canceled.
     """
 
     @dg.sensor(
@@ -125,10 +127,14 @@ def batch_sensor(
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Claims queued batches and starts their runs.",
     )
-    def hand_out(warehouse: WarehouseResource) -> dg.SensorResult | dg.SkipReason:
+    def hand_out(context: dg.SensorEvaluationContext, warehouse: WarehouseResource) -> dg.SensorResult | dg.SkipReason:
         world = warehouse.get()
         deadline = time.monotonic() + WAIT_S
+        next_stop = 0.0
         while True:
+            if time.monotonic() >= next_stop:
+                stop_canceled(world, context.instance)
+                next_stop = time.monotonic() + _STOP_EVERY_S
             waves = claim_waves(world, plan)
             if waves:
                 break
@@ -241,6 +247,7 @@ def reconcile_sensor() -> dg.SensorDefinition:
         description="Settles batches whose run vanished and heals what a crash left half done.",
     )
     def heal(context: dg.SensorEvaluationContext, warehouse: WarehouseResource) -> dg.SkipReason:
+        stop_canceled(warehouse.get(), context.instance)
         done = reconcile(warehouse.get(), lambda part: run_state(context.instance, part))
         return dg.SkipReason(done.words)
 
@@ -264,13 +271,8 @@ def webhook_sensor() -> dg.SensorDefinition:
 
 def run_state(instance: dg.DagsterInstance, part: BatchPart) -> RunState:
     """How the run of a part is doing, as Dagster's own records say."""
-    run = instance.get_run_by_id(part.run_id) if part.run_id else None
-    if run is None and part.run_key:
-        runs = instance.get_runs(dg.RunsFilter(tags={RUN_KEY_TAG: part.run_key}), limit=1)
-        run = runs[0] if runs else None
-    if run is None:
-        return RunState.UNKNOWN
-    return _STATES.get(run.status, RunState.ALIVE)
+    run = find_run(instance, part)
+    return RunState.UNKNOWN if run is None else _STATES.get(run.status, RunState.ALIVE)
 
 
 def sensors(
