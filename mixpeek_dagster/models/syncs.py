@@ -219,7 +219,8 @@ class SyncCursor(Value):
     """How far a pass has come; saved in the same transaction as what it registered.
 
     `config_hash` is the configuration of the last complete pass, `pass_hash` that of the one under way. `idle_pages` counts the pages
-    in a row that named no file which this pass had not seen; `landmark` is an earlier token, which never comes again.
+    in a row that named no file which this pass had not seen; `landmark` is an earlier token, which never comes again. A `full` pass
+    takes every file again, as if it had changed.
     """
 
     phase: Phase = Phase.IDLE
@@ -235,6 +236,7 @@ class SyncCursor(Value):
     started_at: str | None = None
     unordered: bool = False
     confirmed_deletes: bool = False
+    full: bool = False
 
     @property
     def after_key(self) -> bytes | None:

@@ -12,6 +12,7 @@ from mixpeek_dagster.models.ids import BatchId, ObjectId, derived_id
 from mixpeek_dagster.models.objects import Blob, ObjectStatus, StoredObject
 from mixpeek_dagster.models.syncs import Sync, SyncCursor
 from mixpeek_dagster.pipeline.batches import submit
+from mixpeek_dagster.pipeline.events import tell_objects
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.provider import Entry, ObjectSource
 
@@ -47,9 +48,15 @@ class Intake:
         *,
         generation: int,
         drifted: bool,
+        full: bool = False,
         now: str,
     ) -> Taken:
-        """Record new and changed files; `fresh` pairs an entry with what is registered under its key (`SyncRecords.keys_between`)."""
+        """Record new and changed files; `fresh` pairs an entry with what is registered under its key (`SyncRecords.keys_between`).
+
+        Args:
+            drifted: the filters or the mapping changed, so that the same file may have to become another object.
+            full: take every file as if it had changed.
+        """
         taken, keys, created, replaced = Taken(), [], [], []
         gone_keys: list[bytes] = []
         pairs = list(fresh)
@@ -68,9 +75,9 @@ class Intake:
                     taken.drifted_out += [existing.object_id] if existing else []
                 continue
             archived = entry.storage_class in ARCHIVED
-            if same and not drifted and (state is KeyState.REJECTED or (state is KeyState.ARCHIVED and archived)):
+            if same and not drifted and not full and (state is KeyState.REJECTED or (state is KeyState.ARCHIVED and archived)):
                 continue
-            if same and existing is not None and _is_made_of(existing, entry, kind):
+            if same and not full and existing is not None and _is_made_of(existing, entry, kind):
                 if state is not KeyState.LIVE:  # it is back, as it was
                     keys.append(_key(entry, KeyState.LIVE, existing.object_id))
                 continue
@@ -103,6 +110,8 @@ class Intake:
         records.syncs.put_keys(self._sync.sync_id, keys, generation=generation)
         records.syncs.remove_keys(self._sync.sync_id, gone_keys)
         records.buckets.count(self._bucket.bucket_id, objects=len(created), size_bytes=size)
+        tell_objects(records, "object.created", created, now=now)
+        tell_objects(records, "object.updated", replaced, now=now)
         return taken
 
     def takes(self, entry: Entry) -> bool:

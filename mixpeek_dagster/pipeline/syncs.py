@@ -133,6 +133,8 @@ class _Pass:
             elif cursor.job_id is not None:
                 trigger = "manual" if sync.triggered_at else "scheduled"
                 records.syncs.add_job(cursor.job_id, sync.sync_id, trigger=trigger, now=now)
+            full = self.cursor.full or records.syncs.get(sync.sync_id).pending_full
+            cursor = cursor.model_copy(update={"full": full})
             # Due from here on until it ends, however it was started.
             self._save(records, cursor, triggered_at=None, pending_full=False, confirm_deletes=False, next_pass_at=now)
 
@@ -198,11 +200,12 @@ class _Pass:
         self, records: Records, fresh: Iterable[tuple[Entry, tuple[object, ...] | None]], *, unchanged: Sequence[Entry]
     ) -> Counters:
         """Record what a page changed; `fresh` are entries that differ from what is registered, with that."""
-        if self.drifted:  # the filters or the mapping changed: every file has to be looked at again
+        full = self.cursor.full
+        if self.drifted or full:  # the filters or the mapping changed, or somebody wants every file to be looked at again
             known = records.syncs.keys_named(self.sync.sync_id, [entry.key for entry in unchanged])
             fresh = [(entry, known.get(entry.key)) for entry in unchanged]
         now = self.warehouse.now()
-        taken = self.intake.take(records, fresh, generation=self.cursor.generation, drifted=self.drifted, now=now)
+        taken = self.intake.take(records, fresh, generation=self.cursor.generation, drifted=self.drifted, full=full, now=now)
         if taken.drifted_out:
             remove_objects(records, self.warehouse.index, taken.drifted_out, now=now)
         counters = self.cursor.counters.plus(
