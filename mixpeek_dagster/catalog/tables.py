@@ -203,6 +203,7 @@ batches = Table(
     Column("submitted_at", Bytewise),
     Column("started_at", Bytewise),
     Column("completed_at", Bytewise),
+    Column("reembed", Boolean, nullable=False, server_default=text("false")),
     Index("batches_by_status", "status", "submitted_at"),
     Index("batches_in_bucket", "bucket_id", "created_at"),
     Index("batches_by_task", "task_id"),

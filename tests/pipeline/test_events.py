@@ -11,9 +11,7 @@ def told(library: Library) -> list[tuple[str, str]]:
     """(event type, path or id) of every object event so far."""
     paths = {one.object_id: path for path, one in library.objects().items()}
     with library.warehouse.catalog.reading() as records:
-        rows = records.events.after(
-            Place(), namespace_id=library.namespace.namespace_id, resource_type="object", limit=1_000
-        )
+        rows = records.events.after(Place(), namespace_id=library.namespace.namespace_id, resource_type="object", limit=1_000)
     return [(row.event_type, paths.get(row.resource_id, "gone")) for row in rows]
 
 
