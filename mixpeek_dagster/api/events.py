@@ -12,7 +12,7 @@ from mixpeek_dagster.catalog.events import Place
 from mixpeek_dagster.errors import BadRequest
 
 router = new_router("events")
-_OPERATIONS = {"created": "create", "updated": "update", "deleted": "delete", "written": "create"}
+_OPERATIONS = {"created": "insert", "updated": "update", "deleted": "delete", "written": "insert"}
 
 
 class EventAnswer(BaseModel):
@@ -66,7 +66,7 @@ def list_events(
             event_type=row.event_type,
             resource_type=row.resource_type,
             resource_id=row.resource_id,
-            operation=_OPERATIONS.get(row.event_type.split(".")[1], row.event_type.rpartition(".")[2]),
+            operation=_OPERATIONS.get(row.event_type.split(".")[1], "other"),
             payload=row.payload,
             created_at=row.created_at,
         )

@@ -153,33 +153,35 @@ log("the sync's batch is COMPLETED")
 # Documents
 
 documents = DocumentsApi(client)
-of_passages = {"collection_identifiers": ["passages"], "limit": 100}
+of_passages = {"collection_ids": ["passages"], "limit": 100}
 listed = documents.list_documents_ns(namespace_list_documents_request=model("NamespaceListDocumentsRequest", of_passages))
 assert len(listed.results) == 5, len(listed.results)
 wanted = {"AND": [{"field": "sku", "operator": "eq", "value": "A-1"}]}
-queries = [{"key": "one", "filters": wanted}, {"key": "all", "limit": 2}, {"key": "none", "collection_identifiers": ["missing"]}]
-answers = documents.list_documents_batch(
-    model("BatchListDocumentsRequest", {"queries": [{**of_passages, **query} for query in queries]})
-).results
+queries = {"one": {"filters": wanted}, "all": {"limit": 2}, "none": {"collection_ids": ["missing"]}}
+asked = [{"key": name, "request": {**of_passages, **query}} for name, query in queries.items()]
+answers = documents.list_documents_batch(model("BatchListDocumentsRequest", {"queries": asked})).results
 assert [one.key for one in answers] == ["one", "all", "none"]
-(headphones,) = answers[0].results
-assert len(answers[1].results) == 2
+(headphones,) = answers[0].response.results
+assert len(answers[1].response.results) == 2
+assert answers[2].error or answers[2].response.unknown_collection_ids == ["missing"]
 document_id = headphones.document_id
 read = CollectionDocumentsApi(client).get_document("passages", document_id)
 assert read.document_id == document_id
 assert documents.get_document_ns(document_id).collection_id == collection.collection_id
 got = documents.batch_get(model("BatchGetDocumentsRequest", {"document_ids": [document_id]}))
-assert len(got.results) == 1
+assert [one.document_id for one in got.documents] == [document_id]
 assert CollectionDocumentsApi(client).count_documents("passages").count == 5
 lineage = DocumentLineageApi(client)
 assert lineage.get_document_lineage(collection.collection_id, document_id).document_id == document_id
 assert lineage.get_documents_by_object(made[0]) is not None
 assert lineage.get_decomposition_tree_objects(made[0]) is not None
 found = FeatureSearchApi(client).feature_search(
-    model("FeatureSearchRequest", {"query": "something to listen to music", "collection_identifiers": ["passages"], "top_k": 3})
+    model(
+        "FeatureSearchRequest",
+        {"query": {"text": "something to listen to music"}, "collection_identifiers": ["passages"], "top_k": 3},
+    )
 )
-best = found.results[0]
-assert (best["document_id"] if isinstance(best, dict) else best.document_id) == document_id, found
+assert found["results"][0]["document_id"] == document_id, found
 log("documents are listed, read, traced and searched")
 
 # Once more, and what was told
