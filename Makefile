@@ -8,6 +8,8 @@ export DAGSTER_STATE ?= $(DAGSTER_HOME)/.dagster
 DAGSTER_PORT ?= 3000
 API_PORT ?= 8000
 JOBS ?= auto
+# Compiled modules are kept: without them every run worker compiles this package anew, half a second each.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo dev test check bench clean
 

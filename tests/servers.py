@@ -37,6 +37,8 @@ class S3Server:
     access_key_id: str = "AKIATEST0000"
     secret_access_key: str = "secretsecret0000"
     region: str = "us-east-1"
+    filer: str = ""
+    """`host:port` of SeaweedFS's own interface, which takes files ten times faster than S3's."""
 
     @property
     def host(self) -> str:
@@ -76,7 +78,7 @@ def running_seaweedfs(folder: Path) -> Iterator[S3Server]:
 
     try:
         with _running(command, folder, ready=_lists_buckets) as url:
-            yield S3Server(url=url)
+            yield S3Server(url=url, filer=f"127.0.0.1:{used[-2]}")
     finally:
         for port in used:  # it leaves its sockets behind, at a place of its own choosing
             for left in (*Path("/tmp").glob(f"seaweedfs-*-{port}.sock"), *Path("/tmp").glob(f"seaweedfs-*-{port + 10_000}.sock")):

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "mixpeek_dagster"
 
 HOMES = {
-    "dagster": ["definitions/*"],
+    "dagster": ["definitions/*", "launcher/*"],
     "fastapi": ["api/*"],
     "starlette": ["api/*"],
     "uvicorn": ["api/*", "cli/*"],

@@ -37,7 +37,7 @@ SQLITE_PRAGMAS = (
     "synchronous=NORMAL",
     "busy_timeout=60000",
     "foreign_keys=ON",
-    "cache_size=-32768",
+    "cache_size=-8192",  # 8 MiB a connection; the rest is the operating system's to cache
     "temp_store=MEMORY",
 )
 

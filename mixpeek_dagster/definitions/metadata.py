@@ -47,7 +47,7 @@ def step_metadata(collection: Collection, report: StepReport, *, thumbnails: boo
     for vector in collection.vectors:
         metadata[f"dimensions/{vector.output}"] = vector.dim
     if report.failures:
-        rows = [dg.TableRecord({"what": f.error[:300], "reason": f.error_type, "object": f.item_id}) for f in report.failures]
+        rows = [dg.TableRecord({"error": f.error[:300], "type": f.error_type, "object": f.item_id}) for f in report.failures]
         metadata["failures"] = dg.MetadataValue.table(records=rows)
     if report.rows:
         metadata["sample"] = dg.MetadataValue.table(records=[dg.TableRecord(_cells(row)) for row in _same_columns(report.rows)])

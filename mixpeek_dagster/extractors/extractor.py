@@ -6,16 +6,19 @@ in many threads; `embed` sees inputs of many objects at once, knows no object bo
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from mixpeek_dagster.extractors.manifest import digest
 from mixpeek_dagster.extractors.models import ModelStore
 from mixpeek_dagster.extractors.parameters import Parameters
 
-Vectors = NDArray[np.float32]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vectors = NDArray[np.float32]
+else:
+    Vectors = Any  # NumPy is only imported where something is computed: most processes compute nothing
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from mixpeek_dagster.extractors.models import ModelStore
 from mixpeek_dagster.extractors.parameters import Parameters
 from mixpeek_dagster.extractors.pictures import Picture, open_picture
 
-DECODING = "pictures 1"
+DECODING = "pictures 2"
 """Goes up when `pictures` decodes any image differently; part of every fingerprint."""
 
 
@@ -49,7 +49,7 @@ class ImageTower:
         return open_picture(content, size=self.tower.preprocess.resize, filter=self.tower.preprocess.filter)
 
     def input(self, picture: Picture) -> Input:
-        return Input(np.asarray(picture.image), 1)
+        return Input(picture.pixels, 1)
 
     def feed(self, payloads: Sequence[NDArray[np.uint8]]) -> onnx.Feed:
         """The model's input for several images, each uint8 of shape (size, size, 3)."""

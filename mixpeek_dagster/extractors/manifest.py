@@ -40,7 +40,7 @@ class Preprocess(_Value):
     """How pixels reach an image tower: squashed to `resize` × `resize`; a float input gets (pixel / 255 - mean) / std."""
 
     resize: int = Field(default=224, ge=8, le=2048)
-    filter: Literal["bilinear", "bicubic"] = "bilinear"
+    filter: Literal["fast", "bilinear", "bicubic"] = "bilinear"
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     layout: Literal["NHWC", "NCHW"] = "NHWC"

@@ -11,10 +11,14 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mixpeek_dagster.errors import ModelError
-from mixpeek_dagster.extractors import onnx, packs
+from mixpeek_dagster.extractors import packs
 from mixpeek_dagster.extractors.manifest import Manifest, Pack, read_manifest
+
+if TYPE_CHECKING:
+    from mixpeek_dagster.extractors import onnx
 
 PIECE_BYTES = 8 * 1024 * 1024
 
@@ -30,9 +34,9 @@ class ModelStore:
         device: where extractors of this store run their models: `auto` takes a GPU when there is one.
     """
 
-    def __init__(self, folder: Path, *, device: onnx.Device = "auto") -> None:
+    def __init__(self, folder: Path, *, device: "onnx.Device" = "auto") -> None:
         self.folder = folder.expanduser()
-        self.device: onnx.Device = device
+        self.device = device
         self._manifests: dict[str, bytes] = {}
         self._lock = threading.RLock()
 
@@ -95,6 +99,8 @@ class ModelStore:
         part.mkdir()
         try:
             fill(part)
+            from mixpeek_dagster.extractors import onnx
+
             onnx.check(Pack(part, read_manifest((part / "manifest.json").read_bytes(), pack=destination.name)))
             try:
                 os.rename(part, destination)

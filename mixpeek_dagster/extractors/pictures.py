@@ -1,7 +1,9 @@
 """Decoding images that strangers made: any common format in, a small RGB picture out.
 
-Decoding is part of a vector's version: JPEG at the smallest scale that keeps twice the wanted size, the first frame, squashed
-with a bilinear filter, transparency over white, turned as its EXIF orientation says.
+Decoding is part of a vector's version: the first frame, squashed to a square, transparency over white, turned as its EXIF
+orientation says. "bilinear" and "bicubic" are Pillow's filters, which weigh every source pixel; a JPEG is decoded at the smallest
+scale that keeps twice the wanted size. "fast" takes a third of their time: libjpeg-turbo decodes at the smallest power of two that
+keeps the wanted size, and OpenCV scales what is left linearly, or by area where an axis shrinks by more than 2.5.
 """
 
 import io
@@ -9,8 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from mixpeek_dagster.errors import ExtractionError
@@ -20,7 +24,15 @@ from mixpeek_dagster.extractors.sniff import kind_of
 MAX_PIXELS = 50_000_000
 # Formats decoded in this process without helper programs: no EPS, which starts Ghostscript.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO")
-FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+Filter = Literal["fast", "bilinear", "bicubic"]
+Pixels = NDArray[np.uint8]
+
+_MOST_LINEAR = 2.5
+_RESAMPLING = {
+    "fast": Image.Resampling.BILINEAR,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
 
 _ORIENTATION_TAG = 0x0112
 _TURNS = {
@@ -36,30 +48,71 @@ _TURNS = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded image at the size a model wants, and what the file was: its size in pixels as displayed, and its format."""
+    """RGB of shape (size, size, 3) as a model wants it, and what the file was: its size in pixels as displayed, and its format."""
 
-    image: Image.Image
+    pixels: Pixels
     width: int
     height: int
     format: str
 
 
-def open_picture(content: Content, *, size: int, filter: str = "bilinear") -> Picture:
-    """The image squashed to `size` × `size` pixels, mode RGB.
+def open_picture(content: Content, *, size: int, filter: Filter = "bilinear") -> Picture:
+    """The image squashed to `size` × `size` pixels.
 
     Raises:
         ExtractionError: empty, no image, damaged, cut short, or more than 50 million pixels.
     """
     with _opened(content) as image:
         width, height = image.size
-        image.draft(None, (2 * size, 2 * size))
-        image.load()
+        pixels = _decoded_fast(content.data, image, size) if filter == "fast" else None
+        if pixels is None:
+            pixels = _decoded(image, size, filter)
         orientation = _orientation(image)
-        small = _to_rgb(image, (size, size), FILTERS[filter])
+        if orientation in _TURNS:
+            pixels = np.asarray(_turned(Image.fromarray(pixels), orientation))
         if orientation >= 5:
             width, height = height, width
         # A JPEG with further pictures inside calls itself MPO.
-        return Picture(_turned(small, orientation), width, height, "JPEG" if image.format == "MPO" else image.format or "")
+        return Picture(pixels, width, height, "JPEG" if image.format == "MPO" else image.format or "")
+
+
+def _decoded(image: Image.Image, size: int, filter: Filter) -> Pixels:
+    image.draft(None, (2 * size, 2 * size))
+    image.load()
+    if filter == "fast" and image.mode in ("RGB", "L") and "transparency" not in image.info:
+        return _squashed(np.asarray(image.convert("RGB")), size)
+    return np.asarray(_to_rgb(image, (size, size), _RESAMPLING[filter]))
+
+
+def _decoded_fast(data: bytes, image: Image.Image, size: int) -> Pixels | None:
+    """A JPEG by libjpeg-turbo itself; None for everything else, and for what it finds damaged: Pillow says what is wrong."""
+    if image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):
+        return None
+    import simplejpeg
+
+    smaller = next((by for by in (8, 4, 2) if min(image.size) >= by * size), 1)
+    try:
+        pixels: Pixels = simplejpeg.decode_jpeg(
+            data, min_width=-(-image.width // smaller), min_height=-(-image.height // smaller)
+        )
+    except ValueError:
+        return None
+    return _squashed(pixels, size)
+
+
+def _squashed(pixels: Pixels, size: int) -> Pixels:
+    cv2 = _cv2()
+    most = max(pixels.shape[:2]) / size
+    small = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA if most > _MOST_LINEAR else cv2.INTER_LINEAR)
+    return np.asarray(small, np.uint8)
+
+
+@cache
+def _cv2() -> Any:
+    import cv2
+
+    cv2.setNumThreads(1)  # the engine spreads pictures over the cores
+    return cv2
 
 
 def thumbnail(data: bytes, *, size: int = 128) -> bytes:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -217,7 +218,12 @@ class _StepRun:
             finish_removals(self.warehouse, collection=self.collection)
         self.report.documents += len(documents)
         self.report.failures += failures[: 50 - len(self.report.failures)]
-        self.report.rows += [document.payload for document in documents[: SAMPLES - len(self.report.rows)]]
+        if len(self.report.rows) < SAMPLES:
+            files: dict[str, Any] = {
+                item.stored.object_id: item.stored.fields.get("path") for item in window.items if item.stored
+            }
+            sample = documents[: SAMPLES - len(self.report.rows)]
+            self.report.rows += [{"file": files.get(document.root_object_id or ""), **document.payload} for document in sample]
 
     def _write(self, records: Records, features: Sequence[Feature], documents: Sequence[Document], *, now: str) -> None:
         reused = {document.memo_key for document in documents} - {feature.memo_key for feature in features}
@@ -282,6 +288,9 @@ class _StepRun:
     def _failure(self, item: Item, error: Exception, *, now: str) -> Failure:
         kind, words = failure_words(error)
         path = item.stored.fields.get("path") if item.stored else None
+        if path:
+            name = PurePosixPath(path).name  # all that an extractor knows of the path
+            words = f"{path}{words.removeprefix(name)}" if words.startswith(f"{name} ") else f"{path}: {words}"
         return Failure(
             batch_id=self.batch.batch_id,
             collection_id=self.collection.collection_id,
@@ -289,7 +298,7 @@ class _StepRun:
             object_id=item.object_id,
             part=self.part.part,
             error_type=kind,
-            error=f"{path}: {words}" if path else words,
+            error=words,
             created_at=now,
         )
 

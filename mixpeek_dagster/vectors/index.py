@@ -3,16 +3,19 @@
 The catalog is the record; an index is a projection that may be dropped and rebuilt at any time. Document ids are the catalog's.
 """
 
+from __future__ import annotations
+
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, Self, cast
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, cast
 
 from mixpeek_dagster import plugins
 from mixpeek_dagster.errors import Invalid
 from mixpeek_dagster.settings import Settings
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +166,8 @@ def checked(space: Space, output: str, vector: NDArray[np.float32]) -> NDArray[n
     Raises:
         Invalid: unknown output, another dimension, or a number that is not finite.
     """
+    import numpy as np
+
     if output not in space.outputs:
         known = ", ".join(sorted(space.outputs)) or "none"
         raise Invalid(f"Collection {space.collection_id} has no vector output {output!r}. Known: {known}.")

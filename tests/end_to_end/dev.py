@@ -1,5 +1,6 @@
 """`dagster dev` over a test's warehouse: the UI, the daemon and their run workers, all gone when the block ends."""
 
+import json
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from mixpeek_dagster.launcher.launcher import WORKER_TAG
 from tests.end_to_end.home import ROOT, Home
 
 START_S = 120.0
@@ -27,14 +29,20 @@ class Dev:
     process: "subprocess.Popen[bytes]"
 
     def run_workers(self) -> list[int]:
-        """Process ids of runs that are executing."""
-        return [child.pid for child in psutil.Process(self.process.pid).children(recursive=True) if _is_run_worker(child)]
+        """Process ids of runs that are executing batches."""
+        query = """{ runsOrError(filter: {statuses: [STARTED]}) { ... on Runs { results { tags { key value } } } } }"""
+        runs = [{tag["key"]: tag["value"] for tag in run["tags"]} for run in graphql(self, query)["runsOrError"]["results"]]
+        return [json.loads(tags[WORKER_TAG])["pid"] for tags in runs if WORKER_TAG in tags and "mixpeek/batch" in tags]
+
+    def fork_server(self) -> int | None:
+        """Process id of the fork server, if a run has started one; its children keep its command line."""
+        family = psutil.Process(self.process.pid).children(recursive=True)
+        return next((one.pid for one in family if _is_forked(one) and not _is_forked(one.parent())), None)
 
 
-def _is_run_worker(process: psutil.Process) -> bool:
-    """Dagster's launcher starts runs with multiprocessing: they look like `… spawn_main …` below a code server."""
+def _is_forked(process: psutil.Process | None) -> bool:
     try:
-        return any("multiprocessing.spawn" in part for part in process.cmdline())
+        return process is not None and "mixpeek_dagster.launcher.server" in process.cmdline()
     except psutil.Error:
         return False
 
@@ -101,8 +109,6 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
 
 def graphql(dev: Dev, query: str, **variables: Any) -> Any:
     """Ask the webserver's GraphQL API."""
-    import json
-
     body = json.dumps({"query": query, "variables": variables}).encode()
     request = urllib.request.Request(f"{dev.url}/graphql", body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=30) as answer:
