@@ -148,3 +148,12 @@ class MissingExtra(MixpeekError):
 
     def __init__(self, extra: str, *, needed_by: str) -> None:
         super().__init__(f"{needed_by} needs an optional dependency: pip install 'mixpeek-dagster[{extra}]'")
+
+
+def _codes(kind: type[MixpeekError]) -> frozenset[str]:
+    own = frozenset({kind.code}) if issubclass(kind, Terminal) else frozenset()
+    return own.union(*(_codes(one) for one in kind.__subclasses__()))
+
+
+PERMANENT = _codes(MixpeekError)
+"""Codes of the errors that stay until somebody changes something."""

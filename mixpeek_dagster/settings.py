@@ -23,6 +23,8 @@ OWN_VARIABLES = frozenset(
         "MIXPEEK_PUBLIC_URL",
         "MIXPEEK_RATE_LIMIT_PER_MINUTE",
         "MIXPEEK_SECRET_KEY",
+        "MIXPEEK_SMTP_FROM",
+        "MIXPEEK_SMTP_URL",
         "MIXPEEK_THREADS",
         "MIXPEEK_WEAVIATE_API_KEY",
         "MIXPEEK_WEAVIATE_GRPC_PORT",
@@ -66,6 +68,9 @@ class Settings:
         rate_limit_per_minute: requests that one API key may send; 0 is no limit (`MIXPEEK_RATE_LIMIT_PER_MINUTE`).
         max_body_bytes: largest body of a request (`MIXPEEK_MAX_BODY_BYTES`).
         max_upload_bytes: largest uploaded file (`MIXPEEK_MAX_UPLOAD_BYTES`).
+        smtp_url: where e-mail of webhooks goes out, `smtp://user:password@host:587` or `smtps://…` (`MIXPEEK_SMTP_URL`; default
+            none, and webhooks may not ask for e-mail).
+        smtp_from: the sender of such e-mail (`MIXPEEK_SMTP_FROM`).
         secret_key: Fernet keys that encrypt stored credentials (`MIXPEEK_SECRET_KEY`, commas; default a 0600 file in `home`).
     """
 
@@ -89,6 +94,8 @@ class Settings:
     rate_limit_per_minute: int = 60_000
     max_body_bytes: int = 32 * 1024**2
     max_upload_bytes: int = 5 * 1024**3
+    smtp_url: str | None = field(default=None, repr=False)
+    smtp_from: str = "mixpeek-dagster@localhost"
     secret_key: str | None = field(default=None, repr=False)
 
     @classmethod
@@ -119,5 +126,7 @@ class Settings:
             rate_limit_per_minute=int(environ.get("MIXPEEK_RATE_LIMIT_PER_MINUTE", "").strip() or 60_000),
             max_body_bytes=int(environ.get("MIXPEEK_MAX_BODY_BYTES") or 32 * 1024**2),
             max_upload_bytes=int(environ.get("MIXPEEK_MAX_UPLOAD_BYTES") or 5 * 1024**3),
+            smtp_url=environ.get("MIXPEEK_SMTP_URL") or None,
+            smtp_from=environ.get("MIXPEEK_SMTP_FROM") or "mixpeek-dagster@localhost",
             secret_key=environ.get("MIXPEEK_SECRET_KEY") or None,
         )

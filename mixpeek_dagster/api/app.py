@@ -10,10 +10,14 @@ from starlette.concurrency import run_in_threadpool
 
 from mixpeek_dagster import __version__
 from mixpeek_dagster.api import (
+    account,
+    batch_groups,
+    batch_reports,
     batches,
     blobs,
     buckets,
     collection_documents,
+    collection_reports,
     collections,
     connections,
     documents,
@@ -24,6 +28,7 @@ from mixpeek_dagster.api import (
     lineage,
     namespaces,
     objects,
+    retrievers,
     search,
     syncs,
     uploads,
@@ -37,6 +42,8 @@ from mixpeek_dagster.pipeline.warehouse import Warehouse
 
 ROUTERS: list[APIRouter] = [
     health.router,
+    health.guarded,
+    account.router,
     namespaces.router,
     connections.router,
     buckets.router,
@@ -48,11 +55,15 @@ ROUTERS: list[APIRouter] = [
     extractors.router,  # before collections: `features` is no collection's name in these paths
     collections.router,
     lineage.router,
+    collection_reports.router,  # before collection_documents: `schema` is no document
     collection_documents.router,
     documents.router,
+    batch_groups.router,  # before batches: `queue` is no batch
     batches.router,
+    batch_reports.router,
     work.router,
     search.router,
+    retrievers.router,
     events.router,
     webhooks.router,
 ]

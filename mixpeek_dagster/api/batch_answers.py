@@ -1,6 +1,6 @@
 """How clients see batches and the tasks that batches answer for."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -29,6 +29,20 @@ _TIER_STATUS = {
 }
 
 
+class ExtractorJob(BaseModel):
+    """One collection's way through a tier."""
+
+    extractor_type: str
+    extractor_id: str
+    collection_ids: list[str]
+    status: str
+    started_at: str | None = None
+    completed_at: str | None = None
+    duration_ms: float
+    documents_written: int
+    documents_skipped: int
+
+
 class TierAnswer(BaseModel):
     """One tier of a batch: its collections and how far they are."""
 
@@ -42,7 +56,7 @@ class TierAnswer(BaseModel):
     completed_at: str | None = None
     duration_ms: float | None = None
     documents_written: int = 0
-    extractor_jobs: list[dict[str, Any]] = []
+    extractor_jobs: list[ExtractorJob] = []
     errors: list[dict[str, Any]] = []
 
 
@@ -74,6 +88,8 @@ class BatchAnswer(BaseModel):
     collection_ids: list[str] | None = None
     error: str | None = None
     failure_reason: str | None = None
+    failure_category: str | None = None
+    error_summary: dict[str, int] | None = None
     status_message: str | None = None
     failed_objects: list[FailureAnswer] = []
     failed_object_count: int = 0
@@ -92,6 +108,8 @@ class BatchAnswer(BaseModel):
     lifecycle: str | None
     lifecycle_reason: str | None
     webhook_url: str | None = None
+    documents_resolvable: bool = False
+    last_activity_at: str | None = None
     created_at: str
     updated_at: str
     submitted_at: str | None = None
@@ -114,7 +132,11 @@ def answer(records: Records, batch: Batch, *, steps: Sequence[Step] | None = Non
         steps = records.batches.steps(batch.batch_id) if batch.submitted_at else []
     failures: Sequence[Failure] = records.batches.failures(batch.batch_id)[0] if whole and batch.submitted_at else []
     items = records.batches.items(batch.batch_id, stop=MAX_OBJECT_IDS) if whole and batch.type == "BUCKET" else None
-    tiers = [_tier(batch, number, steps) for number in range(len(batch.dag_tiers))]
+    extractors = _extractors(records, batch) if whole and steps else {}
+    errors = records.batches.failure_types(batch.batch_id) if failures else {}
+    place = records.batches.queue_position(batch) if whole and batch.status is BatchStatus.QUEUED else None
+    beats = [part.heartbeat_at for part in records.batches.parts(batch.batch_id)] if extractors else []
+    tiers = [_tier(batch, number, steps, extractors) for number in range(len(batch.dag_tiers))]
     documents = batch.documents_written or sum(one.documents for one in steps)
     failed = batch.failed_count or len({one.item_id for one in failures})
     own = batch.model_dump(
@@ -132,6 +154,8 @@ def answer(records: Records, batch: Batch, *, steps: Sequence[Step] | None = Non
         effective_dedup_strategy=batch.dedup_strategy,
         collection_ids=None if batch.collection_ids is None else list(batch.collection_ids),
         failure_reason=batch.error if batch.status is BatchStatus.FAILED else None,
+        failure_category=_category(batch),
+        error_summary=errors or None,
         status_message=batch.error,
         failed_objects=[failure(one) for one in failures],
         failed_object_count=failed,
@@ -139,8 +163,10 @@ def answer(records: Records, batch: Batch, *, steps: Sequence[Step] | None = Non
         tier_tasks=tiers,
         current_tier=_current(tiers),
         total_tiers=max(1, len(batch.dag_tiers)),
-        progress=_progress(batch, steps),
+        progress={**_progress(batch, steps), "documents_written": documents, "queue_position": place},
         documents_written=documents,
+        documents_resolvable=documents > 0,
+        last_activity_at=max([batch.updated_at, *(one for one in beats if one)]),
         lifecycle=_LIFECYCLE[batch.status],
         lifecycle_reason=batch.error,
     )
@@ -164,10 +190,43 @@ def task_of(batch: Batch, **more: Any) -> TaskAnswer:
         outputs=[done] if batch.status.is_terminal else [],
         additional_data={**about, **done, "object_count": batch.item_count, **more},
         error=batch.error if batch.status is BatchStatus.FAILED else None,
+        cancellation=more.get("cancellation"),
     )
 
 
-def _tier(batch: Batch, number: int, steps: Sequence[Step]) -> TierAnswer:
+def _extractors(records: Records, batch: Batch) -> dict[str, tuple[str, str]]:
+    """(name, id) of the extractor of every collection that the batch goes through."""
+    every = {one.collection_id: one.feature_extractor for one in records.collections.all(batch.namespace_id)}
+    return {
+        one: (every[one].feature_extractor_name, every[one].extractor_id) for one in batch.collection_ids or () if one in every
+    }
+
+
+def _category(batch: Batch) -> str | None:
+    """Why it FAILED, in the SDK's words: too many objects did, or its runs died."""
+    if batch.status is not BatchStatus.FAILED:
+        return None
+    return "pipeline" if batch.failed_count else "infrastructure"
+
+
+def _job(collection_id: str, steps: Sequence[Step], extractor: tuple[str, str]) -> ExtractorJob:
+    own = [one for one in steps if one.collection_id == collection_id]
+    statuses = {_TIER_STATUS[one.status] for one in own}
+    ended = [one.completed_at for one in own if one.completed_at]
+    return ExtractorJob(
+        extractor_type=extractor[0],
+        extractor_id=extractor[1],
+        collection_ids=[collection_id],
+        status=statuses.pop() if len(statuses) == 1 else "PROCESSING",
+        started_at=min((one.started_at for one in own if one.started_at), default=None),
+        completed_at=max(ended) if len(ended) == len(own) else None,
+        duration_ms=round(1000 * sum(one.seconds for one in own), 1),
+        documents_written=sum(one.documents for one in own),
+        documents_skipped=sum(one.skipped for one in own),
+    )
+
+
+def _tier(batch: Batch, number: int, steps: Sequence[Step], extractors: Mapping[str, tuple[str, str]]) -> TierAnswer:
     own = [one for one in steps if one.tier == number]
     started = min((one.started_at for one in own if one.started_at), default=None)
     ended = [one.completed_at for one in own]
@@ -184,6 +243,7 @@ def _tier(batch: Batch, number: int, steps: Sequence[Step]) -> TierAnswer:
         completed_at=max(one for one in ended if one) if own and all(ended) else None,
         duration_ms=round(1000 * sum(one.seconds for one in own), 1),
         documents_written=sum(one.documents for one in own),
+        extractor_jobs=[_job(one, own, extractors[one]) for one in batch.dag_tiers[number] if one in extractors],
     )
 
 
@@ -202,14 +262,24 @@ def _current(tiers: Sequence[TierAnswer]) -> int | None:
 
 
 def _progress(batch: Batch, steps: Sequence[Step]) -> dict[str, Any]:
+    """How far the first tier is; speed and remaining seconds are of the time that its runs have worked."""
     first = [one for one in steps if one.tier == 0]
     width = max(1, len(batch.dag_tiers[0]) if batch.dag_tiers else 1)
     processed = batch.item_count if batch.status is BatchStatus.COMPLETED else sum(one.inputs for one in first) // width
     percent = 100.0 * processed / batch.item_count if batch.item_count else 0.0
+    skipped, failed = (sum(getattr(one, name) for one in first) for name in ("skipped", "failed"))
+    seconds = sum(one.seconds for one in steps)
+    speed = round(processed / seconds, 2) if seconds and processed else None
+    left = 0 if batch.status.is_terminal else batch.item_count - processed
     return {
         "processed": processed,
         "total": batch.item_count,
         "percent": round(min(100.0, percent), 1),
+        "items_per_second": speed,
+        "eta_seconds": round(left / speed, 1) if speed else None,
         "errors": sum(one.failed for one in steps),
-        "objects_skipped": sum(one.skipped for one in first),
+        "documents_skipped": sum(one.skipped for one in steps),
+        "objects_extracted": max(0, processed - skipped - failed),
+        "objects_skipped": skipped,
+        "objects_failed": failed,
     }

@@ -11,6 +11,7 @@ from mixpeek_dagster.api.documents import Deleted
 from mixpeek_dagster.api.paging import PageBody, PageQuery, Pagination, Paging, pagination
 from mixpeek_dagster.api.routes import new_router
 from mixpeek_dagster.api.tasks import TaskAnswer
+from mixpeek_dagster.errors import NotFound
 from mixpeek_dagster.models.batches import Batch, BatchStatus
 from mixpeek_dagster.models.ids import BucketId, NamespaceId
 from mixpeek_dagster.models.values import Lenient
@@ -19,6 +20,7 @@ from mixpeek_dagster.pipeline.batches import cancel
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 
 router = new_router("batches")
+TierNumber = Annotated[int, Path(ge=0, le=1000)]
 BatchPath = Annotated[str, Path(min_length=1, max_length=255, description="Batch id")]
 Status = Literal[
     "PENDING",
@@ -83,29 +85,12 @@ class Again(BaseModel):
     message: str
 
 
-class TierAudit(BaseModel):
-    """What became of the inputs of one tier."""
-
-    tier_num: int
-    submitted: int
-    processed: int
-    failed: int
-    skipped: int
-    lost: int
-    balanced: bool
-    documents_written: int
-    notes: list[str]
-
-
-class Audit(BaseModel):
-    """Whether every object is accounted for."""
+class DocumentsOfBatch(BaseModel):
+    """How many documents of a batch were deleted."""
 
     batch_id: str
-    status: str
-    object_count: int
-    tiers: list[TierAudit]
-    all_balanced: bool
-    has_lost_objects: bool
+    deleted_count: int
+    message: str = "Successfully deleted"
 
 
 def _in_bucket(warehouse: Opened, bucket: InBucket, batch_id: BatchPath) -> Batch:
@@ -204,18 +189,23 @@ def cancel_one(warehouse: Opened, batch: InBatch, reason: Annotated[str | None, 
 
 
 @router.post("/buckets/{bucket_identifier}/batches/{batch_id}/retry")
-def retry(warehouse: Opened, batch: InBatch) -> Again:
+def retry(warehouse: Opened, batch: InBatch, body: Annotated[pipeline.BatchRetry | None, Body()] = None) -> Again:
     """Do what failed again, in a new batch; what succeeded is not touched."""
-    again = pipeline.retry_failed(warehouse, batch)
-    if again is None:
-        return _again(batch, batch, "Nothing failed: there is nothing to retry.")
-    return _again(batch, again, f"Retrying {again.item_count} objects as batch {again.batch_id}.")
+    return _retried(warehouse, batch, body or pipeline.BatchRetry())
+
+
+@router.post("/buckets/{bucket_identifier}/batches/{batch_id}/tiers/{tier_num}/retry")
+def retry_tier(warehouse: Opened, batch: InBatch, tier_num: TierNumber) -> Again:
+    """The same, for what failed in one tier."""
+    if tier_num >= len(batch.dag_tiers):
+        raise NotFound(f"Batch {batch.batch_id} has no tier {tier_num}; it has {len(batch.dag_tiers)}, numbered from 0.")
+    return _retried(warehouse, batch, pipeline.BatchRetry(tier_nums=[tier_num]))
 
 
 @router.post("/buckets/{bucket_identifier}/batches/{batch_id}/resubmit")
-def resubmit(warehouse: Opened, batch: InBatch, auto_submit: bool = True) -> Again:
+def resubmit(warehouse: Opened, batch: InBatch, auto_submit: bool = True, trigger_processing: bool = True) -> Again:
     """Do all of an ended batch again, in a new one whose documents take the place of the old."""
-    again = pipeline.resubmit(warehouse, batch, submit_now=auto_submit)
+    again = pipeline.resubmit(warehouse, batch, submit_now=auto_submit and trigger_processing)
     return _again(batch, again, f"Resubmitted as batch {again.batch_id}.")
 
 
@@ -225,19 +215,27 @@ def failed_documents(
     batch: InBatch,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     offset: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
+    tier_num: Annotated[int | None, Query(ge=0, le=1000)] = None,
+    collection_id: Annotated[str | None, Query(max_length=255, description="Collection id")] = None,
 ) -> FailedDocuments:
-    """What failed, and why."""
+    """What failed, and why; in one tier or one collection when it is named."""
+    wanted: list[str] | None = None
+    if tier_num is not None:
+        wanted = [one for tier in batch.dag_tiers[tier_num : tier_num + 1] for one in tier]
+    if collection_id is not None:
+        wanted = [collection_id] if wanted is None or collection_id in wanted else []
     with warehouse.catalog.reading() as records:
-        found, total = records.batches.failures(batch.batch_id, limit=limit, offset=offset)
+        found, total = records.batches.failures(batch.batch_id, collection_ids=wanted, limit=limit, offset=offset)
     rows = [failure(one) for one in found]
     block = pagination(Paging(limit=limit, offset=offset), total=total, returned=len(rows))
     return FailedDocuments(batch_id=batch.batch_id, failed_documents=rows, results=rows, total=total, pagination=block)
 
 
-@router.get("/buckets/{bucket_identifier}/batches/{batch_id}/audit")
-def audit(warehouse: Opened, batch: InBatch) -> Audit:
-    """Account for every object, tier by tier."""
-    return Audit(**pipeline.audit(warehouse, batch))
+@router.delete("/buckets/{bucket_identifier}/batches/{batch_id}/documents")
+def delete_documents(warehouse: Opened, batch: InBatch) -> DocumentsOfBatch:
+    """Delete what a batch that has ended wrote, with everything made from it; the batch and its objects stay."""
+    count = pipeline.delete_documents(warehouse, batch)
+    return DocumentsOfBatch(batch_id=batch.batch_id, deleted_count=count)
 
 
 def _answer(warehouse: Warehouse, batch: Batch) -> BatchAnswer:
@@ -250,6 +248,13 @@ def _cancel(warehouse: Warehouse, batch: Batch, reason: str | None) -> TaskAnswe
         canceled, runs = cancel(records, batch.batch_id, namespace_id=batch.namespace_id, now=warehouse.now())
     counters = {"ray_jobs_requested": len(runs), "ray_jobs_accepted": len(runs), "ray_jobs_refused": 0}
     return task_of(canceled, cancellation=counters, reason=reason)
+
+
+def _retried(warehouse: Warehouse, batch: Batch, body: pipeline.BatchRetry) -> Again:
+    again = pipeline.retry_failed(warehouse, batch, body)
+    if again is None:
+        return _again(batch, batch, "Nothing that failed is to be tried again.")
+    return _again(batch, again, f"Retrying {again.item_count} objects as batch {again.batch_id}.")
 
 
 def _again(original: Batch, again: Batch, message: str) -> Again:

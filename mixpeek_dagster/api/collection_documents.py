@@ -14,10 +14,14 @@ from mixpeek_dagster.api.documents import (
     DocumentAnswer,
     DocumentId,
     DocumentList,
+    Expand,
     Fields,
+    expanding,
+    paged,
     presigner,
     vector_names,
 )
+from mixpeek_dagster.api.paging import Asked
 from mixpeek_dagster.api.routes import new_router
 from mixpeek_dagster.api.tasks import TaskAnswer, task_answer
 from mixpeek_dagster.catalog.listing import Scope
@@ -28,7 +32,7 @@ from mixpeek_dagster.models.ids import CollectionId, NamespaceId
 from mixpeek_dagster.models.listing import FieldName, ListRequest
 from mixpeek_dagster.models.tasks import TaskType
 from mixpeek_dagster.pipeline import changes
-from mixpeek_dagster.pipeline.aggregation import Aggregation, aggregate
+from mixpeek_dagster.pipeline.aggregation import Aggregation, DocumentRows, aggregate
 from mixpeek_dagster.pipeline.documents import get_document, list_documents
 from mixpeek_dagster.pipeline.tasks import add_task, run_task
 from mixpeek_dagster.pipeline.warehouse import Warehouse
@@ -143,10 +147,14 @@ class AggregationAnswer(BaseModel):
 
 @router.post("/list", response_model=DocumentList)
 def list_by_body(
-    request: Request, warehouse: Opened, collection: InCollection, body: Annotated[ListRequest | None, Body()] = None
+    request: Request,
+    warehouse: Opened,
+    collection: InCollection,
+    asked: Asked,
+    body: Annotated[ListRequest | None, Body()] = None,
 ) -> JSONResponse:
     """List the collection's documents."""
-    return _list(request, warehouse, collection, body or ListRequest())
+    return _list(request, warehouse, collection, paged(body or ListRequest(), asked))
 
 
 @router.get("", response_model=DocumentList)
@@ -154,18 +162,17 @@ def list_by_query(
     request: Request,
     warehouse: Opened,
     collection: InCollection,
+    asked: Asked,
     filters: Annotated[str | None, Query(max_length=10_000, description="JSON")] = None,
     sort: Annotated[str | None, Query(max_length=2000, description="JSON")] = None,
     search: Annotated[str | None, Query(max_length=1000)] = None,
-    cursor: Annotated[str | None, Query(max_length=4096)] = None,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 10,
-    offset: Annotated[int, Query(ge=0, le=2**53)] = 0,
     return_presigned_urls: bool = False,
+    return_vectors: bool = False,
 ) -> JSONResponse:
     """List the collection's documents; filters and sort as JSON."""
-    plain = {"search": search, "cursor": cursor, "limit": limit, "offset": offset, "return_presigned_urls": return_presigned_urls}
+    plain = {"search": search, "return_presigned_urls": return_presigned_urls, "return_vectors": return_vectors}
     body = ListRequest.model_validate({**plain, "filters": _json("filters", filters), "sort": _json("sort", sort)})
-    return _list(request, warehouse, collection, body)
+    return _list(request, warehouse, collection, paged(body, asked))
 
 
 @router.post("", response_model=DocumentAnswer)
@@ -195,7 +202,7 @@ def distinct(body: DistinctRequest, warehouse: Opened, collection: InCollection)
 @router.post("/aggregate")
 def aggregate_documents(body: Aggregation, warehouse: Opened, collection: InCollection) -> AggregationAnswer:
     """Numbers over groups of documents."""
-    return AggregationAnswer(**aggregate(warehouse, _scope(collection, body.filters), body))
+    return AggregationAnswer(**aggregate(DocumentRows(warehouse, _scope(collection, body.filters)), body))
 
 
 @router.post("/batch")
@@ -246,6 +253,7 @@ def get(
     return_presigned_urls: bool = False,
     return_vectors: bool = False,
     return_vector_names: Annotated[list[FieldName] | None, Query(description="`true`, or names")] = None,
+    expand: Expand = None,
 ) -> JSONResponse:
     """Read a document of the collection."""
     answer = get_document(
@@ -256,6 +264,7 @@ def get(
         presign=presigner(request, warehouse) if return_presigned_urls else None,
         vectors=return_vectors,
         vector_names=vector_names(return_vector_names),
+        expanding=expanding(expand),
     )
     return JSONResponse(answer)
 

@@ -1,8 +1,9 @@
 """`/v1/organizations/connections`: how to reach other people's storage. Secrets go in and never come out."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import Body, Path
+from fastapi import Body, Path, Query
 from pydantic import BaseModel, Field
 
 from mixpeek_dagster.api.deps import ByOrganization, Opened
@@ -11,12 +12,16 @@ from mixpeek_dagster.api.paging import Asked, PageBody, Pagination, Paging, pagi
 from mixpeek_dagster.api.routes import new_router
 from mixpeek_dagster.models.connections import ConnectionCreate, ConnectionPatch
 from mixpeek_dagster.models.syncs import Connection
+from mixpeek_dagster.models.values import iso
 from mixpeek_dagster.pipeline import sync_control as pipeline
+from mixpeek_dagster.pipeline.answers import readable
+from mixpeek_dagster.pipeline.browsing import look_into
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.storage.connect import canonical
 
 router = new_router("connections", prefix="/v1/organizations/connections")
 Name = Annotated[str, Path(min_length=1, max_length=255, description="Connection id or name")]
+PlacePath = Annotated[str, Query(max_length=4096, description="As a sync would name it; `/` is the connection's own place")]
 
 SDK_PROVIDERS = frozenset({"s3", "tigris", "box", "backblaze", "mux", "supabase", "gcs", "azure_blob"})
 _SDK_WORDS = {"r2": "s3", "wasabi": "s3"}
@@ -75,6 +80,43 @@ class ConnectionPageBody(PageBody):
     is_active: bool | None = None
 
 
+class FolderAnswer(BaseModel):
+    """A folder at the provider; `path` is what a sync would name."""
+
+    id: str
+    name: str
+    path: str
+    mime_type: str = "application/x-directory"
+
+
+class FolderList(BaseModel):
+    """The folders at a path; `truncated` when the place is too large to have been looked through."""
+
+    results: list[FolderAnswer]
+    parent_path: str
+    truncated: bool = False
+
+
+class FileAnswer(BaseModel):
+    """A file at the provider."""
+
+    id: str
+    name: str
+    path: str
+    size_bytes: int
+    mime_type: str | None = None
+    modified_at: str | None = None
+
+
+class FileList(BaseModel):
+    """The first files at a path; `truncated` when there may be more."""
+
+    results: list[FileAnswer]
+    total: int
+    parent_path: str
+    truncated: bool = False
+
+
 class TestQuestion(BaseModel):
     """What to look at; the place of the connection's first sync when left out."""
 
@@ -129,6 +171,41 @@ def test(
     path = body.source_path if body else None
     success, message = pipeline.test_connection(warehouse, connection_identifier, path)
     return ConnectionTest(success=success, message=message)
+
+
+@router.get("/{connection_identifier}/folders")
+def folders(connection_identifier: Name, warehouse: Opened, caller: ByOrganization, path: PlacePath = "/") -> FolderList:
+    """The folders at a path, to choose what a sync should follow."""
+    found = look_into(warehouse, connection_identifier, path)
+    above = path.rstrip("/")
+    names = [readable(one) for one in found.folders]
+    results = [FolderAnswer(id=f"{above}/{one}", name=one, path=f"{above}/{one}") for one in names]
+    return FolderList(results=results, parent_path=path, truncated=found.is_cut)
+
+
+@router.get("/{connection_identifier}/files")
+def files(
+    connection_identifier: Name,
+    warehouse: Opened,
+    caller: ByOrganization,
+    path: PlacePath = "/",
+    max_results: Annotated[int, Query(ge=1, le=100)] = 20,
+) -> FileList:
+    """The first files at a path."""
+    found = look_into(warehouse, connection_identifier, path, most_files=max_results)
+    above = path.rstrip("/")
+    results = [
+        FileAnswer(
+            id=readable(one.location),
+            name=readable(one.name),
+            path=f"{above}/{readable(one.name)}",
+            size_bytes=one.entry.size,
+            mime_type=one.entry.content_type or None,
+            modified_at=iso(datetime.fromtimestamp(one.entry.modified_at, UTC)) if one.entry.modified_at else None,
+        )
+        for one in found.files
+    ]
+    return FileList(results=results, total=len(results), parent_path=path, truncated=found.is_cut)
 
 
 def answer(connection: Connection) -> ConnectionAnswer:

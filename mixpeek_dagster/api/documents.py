@@ -12,9 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mixpeek_dagster.api.blobs import BlobView
 from mixpeek_dagster.api.deps import InNamespace, Opened
-from mixpeek_dagster.api.paging import Pagination
+from mixpeek_dagster.api.paging import Asked, PageQuery, Pagination
 from mixpeek_dagster.api.routes import new_router
 from mixpeek_dagster.errors import MixpeekError
+from mixpeek_dagster.models.filters import field_path
 from mixpeek_dagster.models.listing import FieldName, ListRequest
 from mixpeek_dagster.models.namespaces import Namespace
 from mixpeek_dagster.pipeline import changes
@@ -26,6 +27,7 @@ logger = logging.getLogger("mixpeek_dagster.api")
 router = new_router("documents")
 DocumentId = Annotated[str, Path(min_length=1, max_length=255, description="Document id")]
 Fields = Annotated[dict[str, Any], Body(description="The user's fields, at the root")]
+Expand = Annotated[str | None, Query(max_length=5000, description="Fields that name documents, with commas between")]
 CONCURRENT = 10
 
 
@@ -118,10 +120,14 @@ def presigner(request: Request, warehouse: Warehouse) -> Presign:
 
 @router.post("/documents/list", response_model=DocumentList)
 def list_by_body(
-    request: Request, warehouse: Opened, namespace: InNamespace, body: Annotated[ListRequest | None, Body()] = None
+    request: Request,
+    warehouse: Opened,
+    namespace: InNamespace,
+    asked: Asked,
+    body: Annotated[ListRequest | None, Body()] = None,
 ) -> JSONResponse:
     """List documents of the namespace: filters, search, sorting, cursor or offset, groups, selected fields, references."""
-    return JSONResponse(_list(warehouse, namespace, body or ListRequest(), presigner(request, warehouse)))
+    return JSONResponse(_list(warehouse, namespace, paged(body or ListRequest(), asked), presigner(request, warehouse)))
 
 
 @router.post("/documents/list/batch", response_model=KeyedAnswers)
@@ -155,6 +161,7 @@ def get(
     return_presigned_urls: bool = False,
     return_vectors: bool = False,
     return_vector_names: Annotated[list[FieldName] | None, Query(description="`true`, or names")] = None,
+    expand: Expand = None,
 ) -> JSONResponse:
     """Read a document."""
     answer = get_document(
@@ -164,6 +171,7 @@ def get(
         presign=presigner(request, warehouse) if return_presigned_urls else None,
         vectors=return_vectors,
         vector_names=vector_names(return_vector_names),
+        expanding=expanding(expand),
     )
     return JSONResponse(answer)
 
@@ -188,11 +196,29 @@ def delete(document_id: DocumentId, warehouse: Opened, namespace: InNamespace) -
     return Deleted()
 
 
+def paged(body: ListRequest, asked: PageQuery) -> ListRequest:
+    """The request with what the query string says about the page, where the body says nothing."""
+    limit = body.limit if "limit" in body.model_fields_set else asked.limit or asked.page_size or body.limit
+    offset = body.offset
+    if "offset" not in body.model_fields_set:
+        offset = asked.offset if asked.offset is not None else ((asked.page or 1) - 1) * limit
+    cursor = body.cursor or asked.cursor or asked.next_cursor or asked.after
+    return body.model_copy(update={"limit": limit, "offset": offset, "cursor": cursor})
+
+
 def vector_names(given: list[str] | None) -> bool | list[str]:
     """`?return_vector_names=true`, or names."""
     if given in (None, ["false"]):
         return False
     return True if given == ["true"] else given or False
+
+
+def expanding(given: str | None) -> list[str]:
+    """`?expand=customer_id,parents`. Raises Invalid when one is no path."""
+    names = [one.strip() for one in (given or "").split(",") if one.strip()]
+    for place, name in enumerate(names):
+        field_path(name, f"expand[{place}]")
+    return names
 
 
 def _change(

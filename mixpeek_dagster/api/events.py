@@ -6,7 +6,7 @@ from fastapi import Query
 from pydantic import BaseModel
 
 from mixpeek_dagster.api.deps import InNamespace, Opened
-from mixpeek_dagster.api.paging import read_cursor, write_cursor
+from mixpeek_dagster.api.paging import Asked, read_cursor, write_cursor
 from mixpeek_dagster.api.routes import new_router
 from mixpeek_dagster.catalog.events import Place
 from mixpeek_dagster.errors import BadRequest
@@ -43,12 +43,13 @@ class EventList(BaseModel):
 def list_events(
     warehouse: Opened,
     namespace: InNamespace,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    cursor: Annotated[str | None, Query(max_length=1000)] = None,
+    asked: Asked,
     event_type: Annotated[str | None, Query(max_length=100)] = None,
     resource_type: Annotated[str | None, Query(max_length=100)] = None,
 ) -> EventList:
     """The change feed of the namespace, 90 days of it. `next_cursor` is also given at the end, to ask again later."""
+    limit = asked.limit or asked.page_size or 100
+    cursor = asked.cursor or asked.next_cursor or asked.after
     said = read_cursor(cursor) if cursor else {}
     place = Place(said.get("t", 0), said.get("s", 0))
     if any(not isinstance(one, int) or isinstance(one, bool) or not 0 <= one < 2**63 for one in place):

@@ -2,18 +2,33 @@
 
 from typing import Annotated, Any
 
-from fastapi import Path, Query, Request
+from fastapi import Depends, Path, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from mixpeek_dagster.api.deps import InNamespace, Opened
+from mixpeek_dagster.api.deps import InCollection, InNamespace, Opened
 from mixpeek_dagster.api.documents import DocumentAnswer, DocumentId, presigner
 from mixpeek_dagster.api.routes import new_router
+from mixpeek_dagster.errors import NotFound
 from mixpeek_dagster.pipeline import lineage as pipeline
 from mixpeek_dagster.pipeline.answers import DocumentView
 
 router = new_router("lineage")
 ObjectId = Annotated[str, Path(min_length=1, max_length=255, description="Object id")]
+Most = Annotated[int, Query(ge=1, le=1000)]
+Offset = Annotated[int, Query(ge=0, le=10_000_000)]
+
+
+def _in_collection(document_id: DocumentId, warehouse: Opened, collection: InCollection) -> str:
+    with warehouse.catalog.reading() as records:
+        document = records.documents.get(document_id, namespace_id=collection.namespace_id)
+    if document.collection_id != collection.collection_id:
+        raise NotFound(f"No document {document_id!r} in {collection.collection_id}.")
+    return document_id
+
+
+InCollectionDocument = Annotated[str, Depends(_in_collection)]
+"""A document's id, when the document is in the collection of the path."""
 
 
 class LineageAnswer(BaseModel):
@@ -25,15 +40,6 @@ class LineageAnswer(BaseModel):
     depth: int
     total_steps: int
     message: str
-
-
-class RelativesAnswer(BaseModel):
-    """Documents above or below one in the tiers."""
-
-    document_id: str
-    results: list[DocumentAnswer]
-    total: int
-    truncated: bool = False
 
 
 class ObjectDocuments(BaseModel):
@@ -54,45 +60,54 @@ class DecompositionTree(BaseModel):
 
 
 @router.get("/documents/{document_id}/lineage")
-@router.get("/collections/{collection_identifier}/documents/{document_id}/lineage", include_in_schema=False)
 def lineage(document_id: DocumentId, warehouse: Opened, namespace: InNamespace) -> LineageAnswer:
     """The chain of a document, root first."""
     return LineageAnswer(**pipeline.lineage(warehouse, document_id, namespace_id=namespace.namespace_id))
 
 
-@router.get("/documents/{document_id}/ancestors", response_model=RelativesAnswer)
-@router.get(
-    "/collections/{collection_identifier}/documents/{document_id}/ancestors",
-    response_model=RelativesAnswer,
-    include_in_schema=False,
-)
+@router.get("/collections/{collection_identifier}/documents/{document_id}/lineage")
+def lineage_in_collection(document_id: InCollectionDocument, warehouse: Opened, namespace: InNamespace) -> LineageAnswer:
+    """The chain of a document of the collection, root first."""
+    return lineage(document_id, warehouse, namespace)
+
+
+@router.get("/documents/{document_id}/ancestors", response_model=list[DocumentAnswer])
 def ancestors(document_id: DocumentId, warehouse: Opened, namespace: InNamespace) -> JSONResponse:
     """The documents it was made from, root first."""
     with warehouse.catalog.reading() as records:
         document = records.documents.get(document_id, namespace_id=namespace.namespace_id)
         found = pipeline.ancestors(records, document)[:-1]
-        results = DocumentView(records, namespace_id=namespace.namespace_id).answers(found)
-    return JSONResponse({"document_id": document_id, "results": results, "total": len(results), "truncated": False})
+        return JSONResponse(DocumentView(records, namespace_id=namespace.namespace_id).answers(found))
 
 
-@router.get("/documents/{document_id}/descendants", response_model=RelativesAnswer)
-@router.get(
-    "/collections/{collection_identifier}/documents/{document_id}/descendants",
-    response_model=RelativesAnswer,
-    include_in_schema=False,
-)
+@router.get("/collections/{collection_identifier}/documents/{document_id}/ancestors", response_model=list[DocumentAnswer])
+def ancestors_in_collection(document_id: InCollectionDocument, warehouse: Opened, namespace: InNamespace) -> JSONResponse:
+    """The documents that a document of the collection was made from, root first."""
+    return ancestors(document_id, warehouse, namespace)
+
+
+@router.get("/documents/{document_id}/descendants", response_model=list[DocumentAnswer])
 def descendants(
-    document_id: DocumentId, warehouse: Opened, namespace: InNamespace, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+    document_id: DocumentId, warehouse: Opened, namespace: InNamespace, limit: Most = 100, offset: Offset = 0
 ) -> JSONResponse:
-    """The documents that were made from it, in every tier below."""
+    """The documents that were made from it, in every tier below; header `X-Total-Count` says how many there are."""
     with warehouse.catalog.reading() as records:
         document = records.documents.get(document_id, namespace_id=namespace.namespace_id)
         below = records.documents.with_descendants([document.document_id])
         ids = [one for own in below.values() for one in own if one != document.document_id]
-        found = records.documents.named(ids[:limit], namespace_id=namespace.namespace_id)
-        results = DocumentView(records, namespace_id=namespace.namespace_id).answers(list(found.values()))
-    body = {"document_id": document_id, "results": results, "total": len(ids), "truncated": len(ids) > limit}
-    return JSONResponse(body)
+        page = ids[offset : offset + limit]
+        found = records.documents.named(page, namespace_id=namespace.namespace_id)
+        view = DocumentView(records, namespace_id=namespace.namespace_id)
+        results = view.answers([found[one] for one in page if one in found])
+    return JSONResponse(results, headers={"X-Total-Count": str(len(ids))})
+
+
+@router.get("/collections/{collection_identifier}/documents/{document_id}/descendants", response_model=list[DocumentAnswer])
+def descendants_in_collection(
+    document_id: InCollectionDocument, warehouse: Opened, namespace: InNamespace, limit: Most = 100, offset: Offset = 0
+) -> JSONResponse:
+    """The documents that were made from a document of the collection, in every tier below."""
+    return descendants(document_id, warehouse, namespace, limit, offset)
 
 
 @router.get("/objects/{object_id}/documents", response_model=ObjectDocuments)

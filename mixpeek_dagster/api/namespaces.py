@@ -74,6 +74,16 @@ class NamespaceList(BaseModel):
     stats: dict[str, Any] = Field(default_factory=dict)
 
 
+class IndexesAnswer(BaseModel):
+    """The declared payload indexes, by field: `ensured` were there or are now, `rebuilt` were made anew."""
+
+    namespace_id: str
+    ensured: list[str]
+    rebuilt: list[str]
+    created: list[str]
+    skipped: list[str] = []
+
+
 class StatsAnswer(BaseModel):
     """Counts by namespace id."""
 
@@ -143,6 +153,21 @@ def put(namespace_identifier: Name, body: NamespacePatch, warehouse: Opened, cal
     own = _own(warehouse, caller, namespace_identifier)
     changed = pipeline.change_namespace(warehouse, own.namespace_id, body, replace=True)
     return answer(changed, _counts(warehouse, own.namespace_id))
+
+
+@router.post("/namespaces/{namespace_identifier}/ensure-indexes")
+def ensure_indexes(namespace_identifier: Name, warehouse: Opened, caller: By, force_rebuild: bool = False) -> IndexesAnswer:
+    """Make the declared payload indexes that are missing, or all of them anew. Writers of documents wait meanwhile."""
+    own = _own(warehouse, caller, namespace_identifier)
+    with warehouse.catalog.transaction() as records:
+        records.namespaces.ensure_indexes(own, rebuild=force_rebuild)
+    names = [one.field_name for one in own.payload_indexes]
+    return IndexesAnswer(
+        namespace_id=own.namespace_id,
+        ensured=[] if force_rebuild else names,
+        rebuilt=names if force_rebuild else [],
+        created=names,
+    )
 
 
 @router.delete("/namespaces/{namespace_identifier}")

@@ -7,6 +7,7 @@ from fastapi import Body, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from mixpeek_dagster.api.blobs import BlobAnswer, BlobView
+from mixpeek_dagster.api.collection_documents import AggregationAnswer
 from mixpeek_dagster.api.deps import InBucket, Opened
 from mixpeek_dagster.api.paging import Asked, PageBody, Pagination, Paging, pagination
 from mixpeek_dagster.api.routes import new_router
@@ -16,6 +17,7 @@ from mixpeek_dagster.models.buckets import Bucket, Policy
 from mixpeek_dagster.models.filters import Filter, field_path
 from mixpeek_dagster.models.objects import ObjectChange, ObjectCreate, StoredObject
 from mixpeek_dagster.pipeline import objects as pipeline
+from mixpeek_dagster.pipeline.aggregation import Aggregation, ObjectRows, aggregate
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 
 router = new_router("objects")
@@ -44,6 +46,7 @@ class ObjectAnswer(BaseModel):
     metadata: dict[str, Any] = {}
     status: str
     error: str | None = None
+    lifecycle_state: str = "active"
     created_at: str
     updated_at: str
     document_count: int | None = None
@@ -79,6 +82,14 @@ class ObjectBatchCreate(BaseModel):
     """Up to 100 objects; each is registered, or refused, for itself."""
 
     objects: list[dict[str, Any]] = Field(min_length=1, max_length=100)
+
+
+class Disabled(BaseModel):
+    """How many objects were taken out, and how many collections read from their bucket."""
+
+    soft_deleted: int
+    requested: int
+    collections: int
 
 
 class ObjectPageBody(PageBody):
@@ -124,6 +135,22 @@ def create_many(
     return _batch(results, BlobView(request, warehouse))
 
 
+@router.post("/buckets/{bucket_identifier}/objects/bulk-soft-delete")
+def disable_many(body: pipeline.Disabling, warehouse: Opened, bucket: InBucket) -> Disabled:
+    """Keep up to 5000 objects, but delete their documents and process them no more; `lifecycle_state: active` takes that back."""
+    count = pipeline.disable_objects(warehouse, bucket, body)
+    with warehouse.catalog.reading() as records:
+        readers = [one for one in records.collections.all(bucket.namespace_id) if bucket.bucket_id in one.source.bucket_ids]
+    return Disabled(soft_deleted=count, requested=len(body.object_ids), collections=len(readers))
+
+
+@router.post("/buckets/{bucket_identifier}/objects/aggregate")
+def aggregate_objects(body: Aggregation, warehouse: Opened, bucket: InBucket) -> AggregationAnswer:
+    """Numbers over groups of the bucket's objects."""
+    wanted = Filter.parse(_at_root(Filter.parse(body.filters).to_json()))
+    return AggregationAnswer(**aggregate(ObjectRows(warehouse, bucket.bucket_id, wanted), body))
+
+
 @router.get("/buckets/{bucket_identifier}/objects")
 def list_by_query(
     request: Request,
@@ -159,7 +186,9 @@ def get(
     with warehouse.catalog.reading() as records:
         stored = records.objects.get(object_identifier, namespace_id=bucket.namespace_id, bucket_id=bucket.bucket_id)
         count = len(records.documents.of_objects([stored.object_id])) if include_document_count else None
-    return answer(stored, BlobView(request, warehouse, signed=return_presigned_urls)).model_copy(update={"document_count": count})
+        state = records.objects.disabled([stored.object_id]).get(stored.object_id, "active")
+    told = answer(stored, BlobView(request, warehouse, signed=return_presigned_urls))
+    return told.model_copy(update={"document_count": count, "lifecycle_state": state})
 
 
 @router.patch("/buckets/{bucket_identifier}/objects/{object_identifier}")
@@ -208,8 +237,9 @@ def _batch(results: Sequence[pipeline.Written | pipeline.Refused], view: BlobVie
 def _list(request: Request, warehouse: Warehouse, bucket: Bucket, paging: Paging, body: ObjectPageBody) -> ObjectList:
     with warehouse.catalog.reading() as records:
         found, total = records.objects.page(bucket.bucket_id, _listing(paging, body))
+        disabled = records.objects.disabled([one.object_id for one in found])
     view = BlobView(request, warehouse, signed=body.return_presigned_urls)
-    answers = [answer(one, view) for one in found]
+    answers = [answer(one, view).model_copy(update={"lifecycle_state": disabled.get(one.object_id, "active")}) for one in found]
     by_status: dict[str, int] = {}
     for one in answers:
         by_status[one.status] = by_status.get(one.status, 0) + 1

@@ -2,3 +2,4 @@
 
 ORGANIZATION = "int_selfhosted00000000000000"
 USER = "usr_selfhosted00000"
+NAME = "Self-hosted"

@@ -16,6 +16,21 @@ SDK_INTERVAL_S = 30
 SDK_CHUNK = 100
 
 
+class SyncStats(BaseModel):
+    """What the last pass did, or the one under way has done so far."""
+
+    last_run_objects_discovered: int = 0
+    last_run_objects_synced: int = 0
+    last_run_objects_skipped: int = 0
+    last_run_objects_failed: int = 0
+    last_run_objects_verified: int = 0
+    last_run_bytes_synced: int = 0
+    last_run_duration_seconds: float = 0.0
+    last_run_throughput_objects_per_min: float = 0.0
+    last_run_avg_object_size_bytes: int = 0
+    last_run_at: str | None = None
+
+
 class SyncAnswer(BaseModel):
     """A sync. `sync_config` repeats what was asked for in the seed's words; the root holds what the SDK can read."""
 
@@ -52,6 +67,7 @@ class SyncAnswer(BaseModel):
     total_files_failed: int = 0
     total_bytes_synced: int = 0
     sync_progress: dict[str, Any] | None = None
+    stats: SyncStats
     sync_run_counter: int = 0
     current_sync_run_id: str | None = None
     last_sync_at: str | None = None
@@ -78,10 +94,12 @@ class SyncJob(BaseModel):
     total_files: int = 0
     files_synced: int = 0
     files_failed: int = 0
+    files_verified: int = 0
     started_at: str | None = None
     completed_at: str | None = None
     updated_at: str
     error: str | None = None
+    throughput_files_per_min: float = 0.0
     progress: dict[str, Any] = {}
 
 
@@ -171,12 +189,33 @@ def answer(sync: Sync) -> SyncAnswer:
         total_files_failed=last.failed,
         total_bytes_synced=last.bytes,
         sync_progress=sync.cursor.counters.model_dump() if is_under_way else None,
+        stats=_stats(sync.cursor.counters if is_under_way else last, at=sync.last_pass_at),
         sync_run_counter=sync.passes,
         current_sync_run_id=sync.cursor.job_id,
         last_sync_at=sync.last_pass_at,
         next_sync_at=sync.next_pass_at,
         last_error=sync.last_error[:1000] if sync.last_error else None,
     )
+
+
+def _stats(counters: Counters, *, at: str | None) -> SyncStats:
+    taken = max(0, counters.listed - counters.skipped - counters.failed)
+    return SyncStats(
+        last_run_objects_discovered=counters.listed,
+        last_run_objects_synced=taken,
+        last_run_objects_skipped=counters.skipped,
+        last_run_objects_failed=counters.failed,
+        last_run_objects_verified=counters.unchanged,
+        last_run_bytes_synced=counters.bytes,
+        last_run_duration_seconds=round(counters.seconds, 3),
+        last_run_throughput_objects_per_min=_per_minute(counters),
+        last_run_avg_object_size_bytes=counters.bytes // max(1, counters.listed - counters.skipped),
+        last_run_at=at,
+    )
+
+
+def _per_minute(counters: Counters) -> float:
+    return round(60 * counters.listed / counters.seconds, 1) if counters.seconds else 0.0
 
 
 _SAME = {
@@ -198,6 +237,8 @@ def job_answer(sync: Sync, row: JobRow) -> SyncJob:
         total_files=counters.listed,
         files_synced=max(0, counters.listed - counters.skipped - counters.failed),
         files_failed=counters.failed,
+        files_verified=counters.unchanged,
+        throughput_files_per_min=_per_minute(counters),
         started_at=row.started_at,
         completed_at=row.completed_at,
         updated_at=row.updated_at,

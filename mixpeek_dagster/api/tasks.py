@@ -17,6 +17,8 @@ class TaskAnswer(BaseModel):
     outputs: list[Any] = []
     additional_data: dict[str, Any] = {}
     error: str | None = None
+    cancellation: dict[str, int] | None = None
+    queue_position: int | None = None
 
 
 def task_answer(task: Task, **more: Any) -> TaskAnswer:

@@ -43,7 +43,12 @@ class TaskList(BaseModel):
 def get(task_id: TaskPath, warehouse: Opened, namespace: InNamespace) -> TaskAnswer:
     """Read a task; poll until its status is COMPLETED, FAILED or CANCELED."""
     found = _find(warehouse, task_id, namespace.namespace_id)
-    return task_of(found) if isinstance(found, Batch) else task_answer(found)
+    if not isinstance(found, Batch):
+        return task_answer(found)
+    if found.status is not BatchStatus.QUEUED:
+        return task_of(found)
+    with warehouse.catalog.reading() as records:
+        return task_of(found).model_copy(update={"queue_position": records.batches.queue_position(found)})
 
 
 @router.post("/tasks/list")

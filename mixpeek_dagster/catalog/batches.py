@@ -12,6 +12,7 @@ from mixpeek_dagster.catalog import tables
 from mixpeek_dagster.catalog.rows import chunks, page
 from mixpeek_dagster.errors import NotFound, WrongState
 from mixpeek_dagster.models.batches import Batch, BatchPart, BatchStatus, Failure, PartStatus, Step, step
+from mixpeek_dagster.models.documents import DocumentState
 from mixpeek_dagster.models.ids import BatchId, BucketId, CollectionId, NamespaceId, SyncId
 
 _batches, _parts, _items = tables.batches, tables.batch_parts, tables.batch_items
@@ -119,6 +120,14 @@ class BatchRecords:
     def count_of_sync(self, sync_id: SyncId) -> int:
         return self._connection.execute(select(func.count()).where(_batches.c.sync_id == sync_id)).scalar_one()
 
+    def done_between(self, since: str, until: str) -> dict[str, int]:
+        """What batches did that were completed between two times: how many, their objects, and the documents they wrote."""
+        sums = [func.coalesce(func.sum(_batches.c[name]), 0) for name in ("item_count", "documents_written")]
+        query = select(func.count(), *sums).where(_batches.c.status == BatchStatus.COMPLETED)
+        row = self._connection.execute(query.where(_batches.c.completed_at.between(since, until))).one()
+        names = ("batches_completed", "objects_processed", "documents_written")
+        return {name: int(value) for name, value in zip(names, row)}
+
     def move(self, batch: Batch, to: BatchStatus, *, now: str, **values: Any) -> Batch:
         """Take a batch to another status.
 
@@ -173,6 +182,25 @@ class BatchRecords:
         if stop is not None:
             query = query.where(_items.c.position < stop)
         return [(row[0], row[1]) for row in self._connection.execute(query.order_by(_items.c.position))]
+
+    def extracted(self, batch: Batch, collection_ids: Sequence[str]) -> tuple[int, int]:
+        """How many items have documents in these collections already, and how many documents those are."""
+        documents = tables.documents
+        item = documents.c.root_object_id if batch.type == "BUCKET" else documents.c.source_document_id
+        source = _items.join(documents, _items.c.item_id == item)
+        counts = select(func.count(func.distinct(_items.c.item_id)), func.count()).select_from(source)
+        wanted = counts.where(_items.c.batch_id == batch.batch_id, documents.c.collection_id.in_(collection_ids))
+        items, found = self._connection.execute(wanted.where(documents.c.state != DocumentState.DELETING)).one()
+        return int(items), int(found)
+
+    def queue_position(self, batch: Batch) -> int:
+        """Its place among the namespace's queued batches, from 1."""
+        before = select(func.count()).where(
+            _batches.c.namespace_id == batch.namespace_id,
+            _batches.c.status == BatchStatus.QUEUED,
+            _batches.c.submitted_at < (batch.submitted_at or ""),
+        )
+        return int(self._connection.execute(before).scalar_one()) + 1
 
     # Parts
 
@@ -324,12 +352,22 @@ class BatchRecords:
             where = [_failures.c.batch_id == batch_id, _failures.c.collection_id == collection_id, _failures.c.item_id.in_(chunk)]
             self._connection.execute(delete(_failures).where(*where))
 
-    def failures(self, batch_id: BatchId, *, limit: int = 100, offset: int = 0) -> tuple[list[Failure], int]:
+    def failures(
+        self, batch_id: BatchId, *, collection_ids: Sequence[str] | None = None, limit: int = 100, offset: int = 0
+    ) -> tuple[list[Failure], int]:
+        """One page of them, and how many there are; only those in some collections when they are named."""
         query = select(_failures).where(_failures.c.batch_id == batch_id)
+        if collection_ids is not None:
+            query = query.where(_failures.c.collection_id.in_(collection_ids))
         rows, total = page(
             self._connection, query, order=[_failures.c.collection_id, _failures.c.item_id], limit=limit, offset=offset
         )
         return [Failure(**row._mapping) for row in rows], total
+
+    def failure_types(self, batch_id: BatchId) -> dict[str, int]:
+        """How often each type of error was recorded."""
+        query = select(_failures.c.error_type, func.count()).where(_failures.c.batch_id == batch_id)
+        return {row[0]: row[1] for row in self._connection.execute(query.group_by(_failures.c.error_type))}
 
     def failures_of_part(self, batch_id: BatchId, part: int) -> list[Failure]:
         query = select(_failures).where(_failures.c.batch_id == batch_id, _failures.c.part == part)

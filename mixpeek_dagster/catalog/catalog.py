@@ -26,6 +26,7 @@ from mixpeek_dagster.catalog.migrations import bring_up_to_date
 from mixpeek_dagster.catalog.namespaces import NamespaceRecords
 from mixpeek_dagster.catalog.objects import ObjectRecords
 from mixpeek_dagster.catalog.queries import register_functions
+from mixpeek_dagster.catalog.retrievers import RetrieverRecords
 from mixpeek_dagster.catalog.syncs import SyncRecords
 from mixpeek_dagster.catalog.tasks import TaskRecords
 from mixpeek_dagster.catalog.uploads import UploadRecords
@@ -99,6 +100,10 @@ class Records:
     @cached_property
     def uploads(self) -> UploadRecords:
         return UploadRecords(self.connection)
+
+    @cached_property
+    def retrievers(self) -> RetrieverRecords:
+        return RetrieverRecords(self.connection)
 
     @cached_property
     def webhooks(self) -> WebhookRecords:

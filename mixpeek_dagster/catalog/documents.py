@@ -200,6 +200,12 @@ class DocumentRecords:
                     found.append(document_id)
         return found
 
+    def roots(self, collection_ids: Sequence[str]) -> int:
+        """How many objects the documents of these collections come from."""
+        counted = select(func.count(func.distinct(_documents.c.root_object_id)))
+        wanted = counted.where(_documents.c.collection_id.in_(collection_ids), _documents.c.state != DocumentState.DELETING)
+        return int(self._connection.execute(wanted).scalar_one())
+
     def with_descendants(self, document_ids: Sequence[str]) -> dict[CollectionId, list[DocumentId]]:
         """These documents and everything made from them in later tiers, by collection."""
         found: dict[CollectionId, list[DocumentId]] = {}

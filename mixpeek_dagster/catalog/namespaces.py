@@ -55,6 +55,12 @@ class NamespaceRecords:
         if list(before) != list(namespace.payload_indexes):
             ensure_payload_indexes(self._connection, namespace.namespace_id, namespace.payload_indexes)
 
+    def ensure_indexes(self, namespace: Namespace, *, rebuild: bool) -> None:
+        """Make the declared payload indexes that are missing; with `rebuild` all of them anew."""
+        if rebuild:
+            ensure_payload_indexes(self._connection, namespace.namespace_id, ())
+        ensure_payload_indexes(self._connection, namespace.namespace_id, namespace.payload_indexes)
+
     def counts(self, namespace_id: NamespaceId) -> dict[str, int]:
         """How many buckets, objects, collections and documents the namespace holds, from the running totals."""
         buckets, collections = tables.buckets.c, tables.collections.c

@@ -2,18 +2,22 @@
 
 from collections.abc import Iterable, Sequence
 from typing import Any
+from typing import cast as cast_type
 
 from sqlalchemy import Connection, Row, Text, bindparam, cast, delete, func, insert, literal, or_, select, tuple_, update
 
 from mixpeek_dagster.catalog import request_tables, tables
+from mixpeek_dagster.catalog.groups import aggregate, group_expression
 from mixpeek_dagster.catalog.lists import Listing, ordering, predicate
+from mixpeek_dagster.catalog.operands import Dialect, Sql
 from mixpeek_dagster.catalog.rows import chunks, insert_unique
 from mixpeek_dagster.errors import NotFound
+from mixpeek_dagster.models.documents import DocumentState
 from mixpeek_dagster.models.filters import Filter
-from mixpeek_dagster.models.ids import BucketId, NamespaceId, ObjectId
+from mixpeek_dagster.models.ids import BucketId, CollectionId, NamespaceId, ObjectId
 from mixpeek_dagster.models.objects import ObjectStatus, StoredObject
 
-_table, _keys = tables.objects, request_tables.object_keys
+_table, _keys, _disabled = tables.objects, request_tables.object_keys, request_tables.disabled_objects
 _COLUMNS = ("object_id", "bucket_id", "namespace_id", "key_prefix", "sync_id", "status", "error", "size_bytes", "revision")
 _FIELDS = {name: _table.c[name] for name in (*_COLUMNS, "created_at", "updated_at")}
 
@@ -111,14 +115,72 @@ class ObjectRecords:
     def matching(
         self, bucket_id: BucketId, filter: Filter, *, among: Sequence[str] | None = None, limit: int | None = None
     ) -> list[ObjectId]:
-        """Ids of the objects that pass a filter, the oldest first; only those in `among` when it is given."""
-        query = select(_table.c.object_id).where(_table.c.bucket_id == bucket_id)
+        """Ids of the objects that pass a filter and are not disabled, the oldest first; only those in `among` when it is given."""
+        is_disabled = select(_disabled.c.object_id).where(_disabled.c.object_id == _table.c.object_id).exists()
+        query = select(_table.c.object_id).where(_table.c.bucket_id == bucket_id, ~is_disabled)
         if not filter.is_empty:
             dialect = self._connection.dialect.name
             query = query.where(predicate(filter, columns=_FIELDS, payload=_table.c.fields, dialect=dialect))
         found = self._connection.execute(query.order_by(_table.c.created_at, _table.c.object_id)).scalars()
         wanted = None if among is None else set(among)
         return [ObjectId(one) for one in found if wanted is None or one in wanted][:limit]
+
+    def aggregates(
+        self, bucket_id: BucketId, filter: Filter, keys: Sequence[str], measures: Sequence[tuple[str, str | None]]
+    ) -> Sequence[Row[Any]]:
+        """One row per group of the key fields: the keys, then every (function, field). Raises Invalid for an unknown function."""
+        name = cast_type(Dialect, self._connection.dialect.name)
+        fields: Sql = _table.c.fields
+        grouped = [group_expression(one, columns=_FIELDS, payload=fields, dialect=name) for one in keys]
+        numbers = [aggregate(one, field, columns=_FIELDS, payload=fields, dialect=name) for one, field in measures]
+        columns = [column.label(f"c{place}") for place, column in enumerate([*grouped, *numbers])]
+        where = [_table.c.bucket_id == bucket_id]
+        if not filter.is_empty:
+            where.append(predicate(filter, columns=_FIELDS, payload=fields, dialect=name))
+        return self._connection.execute(select(*columns).where(*where).group_by(*grouped)).all()
+
+    def without_documents(
+        self, collection_id: CollectionId, *, bucket_ids: Sequence[str], above: Sequence[str], limit: int
+    ) -> tuple[list[StoredObject], int]:
+        """Objects that a collection reads but has no document of, the oldest first, and how many it reads in all.
+
+        Args:
+            bucket_ids: the buckets it reads.
+            above: or the collections it reads: then the objects are those that their documents come from.
+        """
+        made, own = tables.documents.c, _table.c.object_id
+        read = (
+            _table.c.bucket_id.in_(bucket_ids)
+            if bucket_ids
+            else own.in_(select(made.root_object_id).where(made.collection_id.in_(above), made.state != DocumentState.DELETING))
+        )
+        has = select(made.document_id).where(
+            made.root_object_id == own, made.collection_id == collection_id, made.state != DocumentState.DELETING
+        )
+        total = self._connection.execute(select(func.count()).select_from(_table).where(read)).scalar_one()
+        query = select(_table).where(read, ~has.exists()).order_by(_table.c.created_at, own).limit(limit)
+        return [_value(row) for row in self._connection.execute(query)], int(total)
+
+    # Objects that nothing is made of
+
+    def disable(self, object_ids: Sequence[str], *, state: str, reason: str, source: str, now: str) -> None:
+        """Keep objects from being processed, until `enable`."""
+        self.enable(object_ids)
+        why = {"lifecycle_state": state, "reason": reason, "source": source, "created_at": now}
+        if object_ids:
+            self._connection.execute(insert(_disabled), [{"object_id": one, **why} for one in object_ids])
+
+    def enable(self, object_ids: Sequence[str]) -> None:
+        for chunk in chunks(object_ids):
+            self._connection.execute(delete(_disabled).where(_disabled.c.object_id.in_(chunk)))
+
+    def disabled(self, object_ids: Iterable[str]) -> dict[str, str]:
+        """The lifecycle states of those that are disabled, by id."""
+        found: dict[str, str] = {}
+        for chunk in chunks(list(object_ids)):
+            query = select(_disabled.c.object_id, _disabled.c.lifecycle_state).where(_disabled.c.object_id.in_(chunk))
+            found.update((row[0], row[1]) for row in self._connection.execute(query))
+        return found
 
     def count(self, bucket_id: BucketId, *, status: ObjectStatus) -> int:
         query = select(func.count()).where(_table.c.bucket_id == bucket_id, _table.c.status == status)

@@ -1,6 +1,6 @@
-"""Tables of what requests leave behind: keys, uploads, idempotency keys, tasks, dead letters. See `tables` for the conventions."""
+"""Tables of what requests leave behind: keys, uploads, tasks, dead letters, retrievers and more. See `tables` for the conventions."""
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Index, LargeBinary, Table, Text
+from sqlalchemy import BigInteger, Column, ForeignKey, Index, LargeBinary, Table, Text, UniqueConstraint
 
 from mixpeek_dagster.catalog.tables import Bytewise, Json, _id, _in, _times, metadata
 
@@ -71,4 +71,27 @@ dead_letters = Table(
     Column("key", LargeBinary, primary_key=True),
     Column("reason", Text, nullable=False),
     Column("created_at", Bytewise, nullable=False),
+)
+
+# Objects that are kept, but that nothing is made of.
+disabled_objects = Table(
+    "disabled_objects",
+    metadata,
+    Column("object_id", Bytewise, ForeignKey("objects.object_id", ondelete="CASCADE"), primary_key=True),
+    Column("lifecycle_state", Bytewise, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("created_at", Bytewise, nullable=False),
+)
+
+# Stored searches.
+retrievers = Table(
+    "retrievers",
+    metadata,
+    _id("retriever_id", primary=True),
+    _in("namespace_id", "namespaces.namespace_id"),
+    Column("retriever_name", Bytewise, nullable=False),
+    Column("body", Json, nullable=False),
+    *_times(),
+    UniqueConstraint("namespace_id", "retriever_name"),
 )

@@ -1,7 +1,7 @@
 """Connections as requests write them. As recorded they are `models.syncs.Connection`."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -29,7 +29,13 @@ class ConnectionPatch(Lenient):
     metadata: dict[str, Any] | None = None
     write_enabled: bool | None = None
     is_active: bool | None = None
+    status: Literal["ACTIVE", "SUSPENDED"] | None = None
     test_before_save: bool = False
+
+    @property
+    def wanted_status(self) -> str | None:
+        """ACTIVE or SUSPENDED, however it was said."""
+        return self.status or {True: "ACTIVE", False: "SUSPENDED", None: None}[self.is_active]
 
 
 class SyncCreate(Lenient):

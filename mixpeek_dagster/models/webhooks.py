@@ -31,8 +31,11 @@ EVENT_TYPES = frozenset(
 """What may be subscribed to, beside `*`. Some of them a self-hosted warehouse never has."""
 
 
+Address = Annotated[str, Field(max_length=320, pattern=r"^[!-~]+@[A-Za-z0-9.-]+$")]
+
+
 class ChannelConfig(Lenient):
-    """Where to send: `url` for a webhook, `webhook_url` for Slack."""
+    """Where to send: `url` for a webhook, `webhook_url` for Slack, `to_addresses` for e-mail."""
 
     url: str | None = Field(default=None, min_length=1, max_length=2048)
     headers: dict[str, str] | None = Field(default=None, max_length=50)
@@ -44,6 +47,12 @@ class ChannelConfig(Lenient):
     username: str | None = Field(default=None, max_length=200)
     icon_emoji: str | None = Field(default=None, max_length=200)
     icon_url: str | None = Field(default=None, max_length=2048)
+    to_addresses: Sequence[Address] | None = Field(default=None, min_length=1, max_length=50)
+    cc_addresses: Sequence[Address] | None = Field(default=None, max_length=50)
+    bcc_addresses: Sequence[Address] | None = Field(default=None, max_length=50)
+    subject_template: str | None = Field(default=None, max_length=500)
+    body_template: str | None = Field(default=None, max_length=100_000)
+    content_type: Literal["plain_text", "html", "markdown", "json"] | None = None
 
     @field_validator("headers")
     @classmethod
@@ -59,18 +68,23 @@ class ChannelConfig(Lenient):
 class Channel(Lenient):
     """One way to tell."""
 
-    channel: Literal["webhook", "slack"]
+    channel: Literal["webhook", "slack", "email"]
     configs: ChannelConfig
 
     @model_validator(mode="after")
     def _says_where(self) -> Self:
         if self.target is None:
-            raise ValueError(f"a {self.channel} channel needs {'url' if self.channel == 'webhook' else 'webhook_url'}")
+            raise ValueError(f"a channel of kind {self.channel!r} needs {_WHERE[self.channel]}")
         return self
 
     @property
     def target(self) -> str | None:
-        return self.configs.url if self.channel == "webhook" else self.configs.webhook_url
+        """The URL, or the addresses."""
+        said = getattr(self.configs, _WHERE[self.channel])
+        return said if isinstance(said, str | None) else ", ".join(said)
+
+
+_WHERE = {"webhook": "url", "slack": "webhook_url", "email": "to_addresses"}
 
 
 class WebhookBody(Lenient):

@@ -1,22 +1,25 @@
-"""Aggregate documents: groups by fields, parts of times or ranges, and numbers over each group.
+"""Aggregate documents or objects: groups by fields, parts of times or ranges, and numbers over each group.
 
 Plain fields with the functions that SQL has are one statement. The rest (times, ranges, `unwind`, lists of values) reads the documents.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field
 
 from mixpeek_dagster.catalog.functions import canonical
 from mixpeek_dagster.catalog.groups import AGGREGATES
 from mixpeek_dagster.catalog.listing import Scope
+from mixpeek_dagster.catalog.lists import Listing
 from mixpeek_dagster.catalog.pages import Cursor
 from mixpeek_dagster.errors import Invalid
 from mixpeek_dagster.models.comparison import candidates, instant_us, is_number, sort_key, value_at
-from mixpeek_dagster.models.filters import ORDER, field_path
+from mixpeek_dagster.models.filters import ORDER, Filter, field_path
+from mixpeek_dagster.models.ids import BucketId
 from mixpeek_dagster.models.values import Lenient
 from mixpeek_dagster.pipeline.answers import flat_record
 from mixpeek_dagster.pipeline.warehouse import Warehouse
@@ -27,6 +30,7 @@ Part = Literal["year", "month", "week", "day", "dayOfWeek", "dayOfYear", "hour",
 Function = Literal["count", "count_distinct", "sum", "avg", "min", "max", "first", "last", "push", "add_to_set"]
 _MOST = 10_000
 _CHUNK = 1000
+_METADATA = "metadata."
 
 
 class GroupBy(Lenient):
@@ -89,9 +93,74 @@ class Aggregation(Lenient):
 
 
 Row = tuple[dict[str, Any], dict[str, Any]]
+Measure = tuple[str, str | None]
+"""A function, and the field it is of."""
 
 
-def aggregate(warehouse: Warehouse, scope: Scope, body: Aggregation) -> dict[str, Any]:
+class Rows(Protocol):
+    """What is aggregated."""
+
+    def aggregates(self, keys: Sequence[str], measures: Sequence[Measure]) -> Sequence[Sequence[Any]]:
+        """One row per group of the key fields, computed by the database: the keys, then every measure."""
+        ...
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Every record, as filters see it; read a page at a time."""
+        ...
+
+
+@dataclass(frozen=True)
+class DocumentRows:
+    """The documents of a scope."""
+
+    warehouse: Warehouse
+    scope: Scope
+
+    def aggregates(self, keys: Sequence[str], measures: Sequence[Measure]) -> Sequence[Sequence[Any]]:
+        with self.warehouse.catalog.reading() as records:
+            return records.listing.aggregates(self.scope, keys, measures)
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        after: Cursor | None = None
+        while True:
+            with self.warehouse.catalog.reading() as records:
+                order = records.listing.order("document_id", descending=False)
+                page = records.listing.page(self.scope, order, limit=_CHUNK, after=after)
+            yield from (flat_record(document) for document in page)
+            if len(page) < _CHUNK:
+                return
+            after = Cursor(page[-1].document_id, page[-1].document_id)
+
+
+@dataclass(frozen=True)
+class ObjectRows:
+    """The objects of a bucket that pass a filter. `metadata.price` and `price` are the same field."""
+
+    warehouse: Warehouse
+    bucket_id: BucketId
+    filter: Filter
+
+    def aggregates(self, keys: Sequence[str], measures: Sequence[Measure]) -> Sequence[Sequence[Any]]:
+        fields = [(function, None if field is None else field.removeprefix(_METADATA)) for function, field in measures]
+        with self.warehouse.catalog.reading() as records:
+            names = [one.removeprefix(_METADATA) for one in keys]
+            return records.objects.aggregates(self.bucket_id, self.filter, names, fields)
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        after: tuple[str, str] | None = None
+        while True:
+            listing = Listing(filter=self.filter, search=None, sort=[], limit=_CHUNK, offset=0, after=after)
+            with self.warehouse.catalog.reading() as records:
+                page = records.objects.page(self.bucket_id, listing)[0]
+            for stored in page:
+                own = stored.model_dump(mode="json", exclude={"fields", "blobs"})
+                yield {**stored.fields, **own, "metadata": stored.fields}
+            if len(page) < _CHUNK:
+                return
+            after = (page[-1].created_at, page[-1].object_id)
+
+
+def aggregate(source: Rows, body: Aggregation) -> dict[str, Any]:
     """`results` (group, metrics) and how many groups there are.
 
     Raises:
@@ -105,7 +174,7 @@ def aggregate(warehouse: Warehouse, scope: Scope, body: Aggregation) -> dict[str
             raise Invalid(f"{one.alias}: {one.function} needs a field")
         if (name := _operand(one)) is not None:
             field_path(name)
-    rows = _in_sql(warehouse, scope, body) if body.is_plain else _by_reading(warehouse, scope, body)
+    rows = _in_sql(source, body) if body.is_plain else _by_reading(source, body)
     kept = [row for row in rows if all(_has(row[1].get(one.field), one) for one in body.having)]
     if body.sort_by:
         wanted = body.sort_by
@@ -130,10 +199,9 @@ def _has(value: Any, one: Having) -> bool:
     return comparable and ORDER[one.operator](value, one.value)
 
 
-def _in_sql(warehouse: Warehouse, scope: Scope, body: Aggregation) -> list[Row]:
-    with warehouse.catalog.reading() as records:
-        keys = [one.field for one in body.group_by]
-        found = records.listing.aggregates(scope, keys, [(one.function, _operand(one)) for one in body.aggregations])
+def _in_sql(source: Rows, body: Aggregation) -> list[Row]:
+    keys = [one.field for one in body.group_by]
+    found = source.aggregates(keys, [(one.function, _operand(one)) for one in body.aggregations])
     count = len(keys)
     return [
         (
@@ -152,9 +220,9 @@ def _plain(value: Any) -> Any:
     return int(number) if number.is_integer() else number
 
 
-def _by_reading(warehouse: Warehouse, scope: Scope, body: Aggregation) -> list[Row]:
+def _by_reading(source: Rows, body: Aggregation) -> list[Row]:
     groups: dict[str, tuple[dict[str, Any], list[list[Any]]]] = {}
-    for record in _records(warehouse, scope, body.unwind):
+    for record in _unwound(source, body.unwind):
         group = {one.name: canonical(_group_value(record, one)) for one in body.group_by}
         group |= {one.field: _range(record, one) for one in body.range_buckets}
         _, values = groups.setdefault(repr(group), (group, [[] for _ in body.aggregations]))
@@ -167,22 +235,13 @@ def _by_reading(warehouse: Warehouse, scope: Scope, body: Aggregation) -> list[R
     ]
 
 
-def _records(warehouse: Warehouse, scope: Scope, unwind: str | None) -> Iterator[dict[str, Any]]:
-    after: Cursor | None = None
-    while True:
-        with warehouse.catalog.reading() as records:
-            order = records.listing.order("document_id", descending=False)
-            page = records.listing.page(scope, order, limit=_CHUNK, after=after)
-        for document in page:
-            record = flat_record(document)
-            if unwind is None:
-                yield record
-            else:
-                for value in candidates(record, unwind.split(".")):
-                    yield {**record, unwind: value}
-        if len(page) < _CHUNK:
-            return
-        after = Cursor(page[-1].document_id, page[-1].document_id)
+def _unwound(source: Rows, unwind: str | None) -> Iterator[dict[str, Any]]:
+    for record in source.records():
+        if unwind is None:
+            yield record
+        else:
+            for value in candidates(record, unwind.split(".")):
+                yield {**record, unwind: value}
 
 
 def _at(record: Mapping[str, Any], field: str) -> Any:

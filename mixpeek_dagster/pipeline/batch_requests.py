@@ -1,25 +1,28 @@
-"""What clients ask of batches: make, fill and submit them, do failed work again, delete them, and account for every object.
+"""What clients ask of batches: make, fill and submit them, do failed work again, and delete them.
 
 A batch that has ended stays as it ended: trying again makes another batch that names the first in its metadata.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Self
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from mixpeek_dagster.catalog import Records
-from mixpeek_dagster.errors import AlreadyExists, Invalid, NotFound, WrongState
-from mixpeek_dagster.models.batches import Batch, BatchStatus, DedupStrategy, PartStatus
+from mixpeek_dagster.errors import PERMANENT, AlreadyExists, Invalid, NotFound, WrongState
+from mixpeek_dagster.models.batches import Batch, BatchStatus, DedupStrategy, Failure
 from mixpeek_dagster.models.buckets import Bucket
 from mixpeek_dagster.models.filters import Filter
 from mixpeek_dagster.models.ids import BatchId, CollectionId, new_id
 from mixpeek_dagster.models.values import Lenient
 from mixpeek_dagster.pipeline.batches import create_batch, submit
+from mixpeek_dagster.pipeline.removal import finish_removals, remove_documents
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.storage.egress import check_url
 
 MAX_BY_FILTER = 50_000
+MAX_TRIES = 10
+_CHUNK = 500
 Id = Annotated[str, Field(min_length=1, max_length=255)]
 
 
@@ -56,6 +59,14 @@ class BatchSubmit(Lenient):
     webhook_url: str | None = Field(default=None, max_length=2048)
     collection_ids: Sequence[Id] | None = Field(default=None, max_length=1000)
     include_processing_history: bool = True
+
+
+class BatchRetry(Lenient):
+    """Which failures to try again. A body without `retry_mode` means all of them; the SDK's says `transient_only`."""
+
+    retry_mode: Literal["transient_only", "all"] = "all"
+    tier_nums: Sequence[Annotated[int, Field(ge=0, le=1000)]] = Field(default=(), max_length=100)
+    max_retry_count: int = Field(default=MAX_TRIES, ge=1, le=10)
 
 
 def make_batch(warehouse: Warehouse, bucket: Bucket, body: BatchCreate, *, submit_now: bool) -> Batch:
@@ -150,8 +161,9 @@ def _check_alone(records: Records, batch: Batch) -> None:
             )
 
 
-def retry_failed(warehouse: Warehouse, batch: Batch) -> Batch | None:
-    """A new batch of what failed in one that has ended, submitted; None when nothing failed. What succeeded is not done again.
+def retry_failed(warehouse: Warehouse, batch: Batch, body: BatchRetry) -> Batch | None:
+    """A new batch of what failed in one that has ended, submitted; None when there is nothing to try again. What succeeded is
+    not done again.
 
     Raises:
         WrongState: the batch has not ended.
@@ -159,13 +171,20 @@ def retry_failed(warehouse: Warehouse, batch: Batch) -> Batch | None:
     with warehouse.catalog.transaction() as records:
         _check_ended(batch, "retried")
         failures = records.batches.failures(batch.batch_id, limit=1_000_000)[0]
-        items = list(dict.fromkeys(one.item_id if batch.type == "COLLECTION" else one.object_id or "" for one in failures))
-        unfinished = batch.status is not BatchStatus.COMPLETED
-        if unfinished and not items:
+        wanted = [one for one in failures if _is_to_be_tried(one, batch, body)]
+        items = list(dict.fromkeys(one.item_id if batch.type == "COLLECTION" else one.object_id or "" for one in wanted))
+        if not failures and batch.status is not BatchStatus.COMPLETED:
             items = [item for _, item in records.batches.items(batch.batch_id)]
         known = records.documents.named(items) if batch.type == "COLLECTION" else records.objects.named(items)
         there = [one for one in items if one in known]
         return _again(records, warehouse, batch, there, "retry_of", dedup="skip") if there else None
+
+
+def _is_to_be_tried(failure: Failure, batch: Batch, body: BatchRetry) -> bool:
+    if failure.tries > body.max_retry_count or (body.retry_mode == "transient_only" and failure.error_type in PERMANENT):
+        return False
+    wanted = {one for number in body.tier_nums if number < len(batch.dag_tiers) for one in batch.dag_tiers[number]}
+    return not body.tier_nums or failure.collection_id in wanted
 
 
 def resubmit(warehouse: Warehouse, batch: Batch, *, submit_now: bool) -> Batch:
@@ -233,35 +252,22 @@ def delete_batch(warehouse: Warehouse, batch: Batch) -> None:
         records.batches.remove(batch.batch_id)
 
 
-def audit(warehouse: Warehouse, batch: Batch) -> dict[str, Any]:
-    """Whether every object of a batch is accounted for, tier by tier: made documents, failed, or was skipped."""
+def delete_documents(warehouse: Warehouse, batch: Batch) -> int:
+    """Delete what a batch that has ended wrote, with everything made from it; how many documents. Doing it again goes on.
+
+    Raises:
+        WrongState: the batch has not ended.
+    """
+    _check_ended(batch, "cleared of its documents")
     with warehouse.catalog.reading() as records:
-        steps = records.batches.steps(batch.batch_id)
-    tiers: list[Mapping[str, Any]] = []
-    for number, collection_ids in enumerate(batch.dag_tiers):
-        own = [one for one in steps if one.tier == number]
-        seen, failed, skipped = (sum(getattr(one, name) for one in own) for name in ("inputs", "failed", "skipped"))
-        submitted = batch.item_count * len(collection_ids) if number == 0 else seen
-        is_done = bool(own) and all(one.status is PartStatus.COMPLETED for one in own)
-        lost = max(0, submitted - seen) if is_done else 0
-        tiers.append(
-            {
-                "tier_num": number,
-                "submitted": submitted,
-                "processed": seen - failed - skipped,
-                "failed": failed,
-                "skipped": skipped,
-                "lost": lost,
-                "balanced": is_done and lost == 0,
-                "documents_written": sum(one.documents for one in own),
-                "notes": [] if is_done else ["not finished"],
-            }
-        )
-    return {
-        "batch_id": batch.batch_id,
-        "status": batch.status,
-        "object_count": batch.item_count,
-        "tiers": tiers,
-        "all_balanced": all(one["balanced"] for one in tiers),
-        "has_lost_objects": any(one["lost"] for one in tiers),
-    }
+        keys = [part.partition_key for part in records.batches.parts(batch.batch_id)]
+    removed = 0
+    for key in keys:
+        while True:
+            with warehouse.catalog.transaction() as records:
+                found = records.documents.of_part(key, batch.collection_ids or (), after="", limit=_CHUNK)
+                removed += remove_documents(records, warehouse.index, [one.document_id for one in found], now=warehouse.now())
+            finish_removals(warehouse)
+            if len(found) < _CHUNK:
+                break
+    return removed

@@ -11,14 +11,13 @@ from mixpeek_dagster.catalog.listing import FIELDS, Group, Scope
 from mixpeek_dagster.catalog.pages import Cursor, decode_cursor, encode_cursor, scope_of
 from mixpeek_dagster.errors import BadRequest, NotFound
 from mixpeek_dagster.models.collections import Collection
-from mixpeek_dagster.models.comparison import value_at
 from mixpeek_dagster.models.documents import Document
 from mixpeek_dagster.models.ids import CollectionId, NamespaceId
 from mixpeek_dagster.models.listing import ListRequest
-from mixpeek_dagster.pipeline.answers import DocumentView, Presign, flat_record
+from mixpeek_dagster.pipeline.answers import DocumentView, Presign
+from mixpeek_dagster.pipeline.references import expand, field_value
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 
-MAX_REFERENCES = 50
 GROUP_MOST, GROUP_LEAST = 100, 10
 _UNINDEXED_FROM = 10_000
 
@@ -151,25 +150,9 @@ class _Listing:
         return scope_of(*parts, list(self.sort), request.group_by, list(self.scope.slice or ()))
 
     def _expand(self, documents: Sequence[Document], answers: Sequence[dict[str, Any]]) -> None:
-        """Put the documents that fields name under `_expanded`, one level deep."""
+        """Put the documents that fields name under `_expanded`."""
         fields = self.request.expand or ()
-        if not fields or not documents:
-            return
-        held = [{field: field_value(document, field) for field in fields} for document in documents]
-        wanted = list(dict.fromkeys(one for values in held for value in values.values() for one in references(value)))
-        if len(wanted) > MAX_REFERENCES:
-            self.warnings.append(
-                f"expand: the page names {len(wanted)} documents; the first {MAX_REFERENCES} are expanded. Use a smaller limit."
-            )
-        known = self.records.documents.named(wanted[:MAX_REFERENCES], namespace_id=self.namespace_id)
-        plain = DocumentView(self.records, namespace_id=self.namespace_id)
-        told = dict(zip(known, plain.answers(list(known.values()))))
-        for answer, values in zip(answers, held):
-            answer["_expanded"] = expanded = {}
-            for field, value in values.items():
-                found = [told[one] for one in references(value) if one in told]
-                if found or isinstance(value, list):
-                    expanded[field] = found if isinstance(value, list) else found[0]
+        self.warnings += expand(self.records, documents, answers, fields, namespace_id=self.namespace_id)
 
     def _warn_of_unindexed(self, total: int) -> None:
         if sum(one.document_count for one in self.collections) < _UNINDEXED_FROM or self.scope.filter.is_empty:
@@ -181,17 +164,6 @@ class _Listing:
             self.warnings.append(
                 f"No payload index on {', '.join(plain[:10])}: every document is read. Add one to the namespace's payload_indexes."
             )
-
-
-def field_value(document: Document, field: str) -> Any:
-    """The value of a field as filters and sorting see it."""
-    record = flat_record(document)
-    return record[field] if field in FIELDS else value_at(record, field.split("."))
-
-
-def references(value: Any) -> list[str]:
-    """The document ids that a field's value holds: one, or a list of them."""
-    return [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str) and one]
 
 
 def pagination(limit: int, offset: int, *, total: int, has_more: bool, next_cursor: str | None) -> dict[str, Any]:
@@ -220,8 +192,12 @@ def get_document(
     presign: Presign | None = None,
     vectors: bool = False,
     vector_names: bool | list[str] = False,
+    expanding: Sequence[str] = (),
 ) -> dict[str, Any]:
     """One document as clients see it.
+
+    Args:
+        expanding: fields that name documents, to be shown under `_expanded`.
 
     Raises:
         NotFound: there is none in the namespace (and collection).
@@ -231,4 +207,6 @@ def get_document(
         if found is None or collection_id not in (None, found.collection_id):
             raise NotFound(f"No document {document_id!r} in {collection_id or namespace_id}.")
         view = DocumentView(records, namespace_id=namespace_id, presign=presign, vectors=vectors, vector_names=vector_names)
-        return view.answers([found])[0]
+        answers = view.answers([found])
+        expand(records, [found], answers, expanding, namespace_id=namespace_id)
+        return answers[0]

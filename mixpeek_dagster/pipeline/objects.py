@@ -4,20 +4,21 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from mixpeek_dagster.catalog import Records
 from mixpeek_dagster.errors import AlreadyExists, BadRequest, Invalid, MixpeekError, NotFound
 from mixpeek_dagster.models.buckets import Bucket, Policy
 from mixpeek_dagster.models.ids import ObjectId, new_id
 from mixpeek_dagster.models.objects import Blob, ObjectChange, ObjectCreate, ObjectStatus, StoredObject
+from mixpeek_dagster.models.values import Lenient
 from mixpeek_dagster.pipeline.batches import create_batch, submit
 from mixpeek_dagster.pipeline.blobs import BlobMaker, managed_keys
 from mixpeek_dagster.pipeline.creation import validation_words
 from mixpeek_dagster.pipeline.events import tell_objects
-from mixpeek_dagster.pipeline.removal import finish_removals, remove_objects
+from mixpeek_dagster.pipeline.removal import finish_removals, remove_documents, remove_objects
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 
 
@@ -229,6 +230,35 @@ def delete_objects(warehouse: Warehouse, bucket: Bucket, object_ids: Sequence[st
         for key in managed_keys(one.blobs):
             warehouse.blobs.delete(key)
     return documents
+
+
+class Disabling(Lenient):
+    """Which objects nothing is to be made of from now on; `lifecycle_state: active` takes them back."""
+
+    object_ids: Sequence[Annotated[str, Field(min_length=1, max_length=255)]] = Field(min_length=1, max_length=5000)
+    reason: str = Field(max_length=500)
+    lifecycle_state: Literal["disabled", "archived", "active"] = "disabled"
+    source: str = Field(default="bulk_purge", max_length=100)
+
+
+def disable_objects(warehouse: Warehouse, bucket: Bucket, body: Disabling) -> int:
+    """Keep objects but take away what was made of them, in every tier; how many objects. Batches, triggers and syncs pass them
+    over. Those that are not in the bucket are passed over too.
+    """
+    now = warehouse.now()
+    with warehouse.catalog.transaction() as records:
+        found = records.objects.named(dict.fromkeys(body.object_ids))
+        own = [one for one in found.values() if one.bucket_id == bucket.bucket_id]
+        ids = [one.object_id for one in own]
+        if body.lifecycle_state == "active":
+            records.objects.enable(ids)
+        else:
+            records.objects.disable(ids, state=body.lifecycle_state, reason=body.reason, source=body.source, now=now)
+            documents = [one.document_id for one in records.documents.of_objects(ids)]
+            remove_documents(records, warehouse.index, documents, now=now)
+        tell_objects(records, "object.updated", own, now=now)
+    finish_removals(warehouse)
+    return len(own)
 
 
 def _process(records: Records, warehouse: Warehouse, bucket: Bucket, object_ids: Sequence[ObjectId]) -> None:

@@ -111,9 +111,12 @@ class Reader:
                 objects = records.objects.named([item for _, item in rows])
                 items = [Item(item, str(place), objects.get(item)) for place, item in rows]
                 done = self._done_before(records, objects) if self._batch.dedup_strategy == "skip" else set()
+                disabled = records.objects.disabled(objects)
                 for one in items:
                     if one.stored is None:
                         one.skip = "deleted since the batch was made"
+                    elif one.item_id in disabled:
+                        one.skip = f"is {disabled[one.item_id]}"
                     elif one.item_id in done:
                         one.skip = "has documents already"
             seen: set[str] = set()

@@ -1,8 +1,10 @@
-"""Ask the warehouse something: nearest documents to a text or a file."""
+"""Ask the warehouse something: nearest documents to a text, a file or a vector."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
+
+import numpy as np
 
 from mixpeek_dagster.catalog import Records
 from mixpeek_dagster.catalog.listing import Scope
@@ -28,7 +30,7 @@ class Found:
 
 def search(
     warehouse: Warehouse,
-    query: str | bytes,
+    query: str | bytes | Sequence[float],
     *,
     namespace_id: NamespaceId,
     collections: Sequence[str] = (),
@@ -39,7 +41,7 @@ def search(
     """The nearest documents, best first.
 
     Args:
-        query: a text, or the bytes of a file (an image).
+        query: a text, the bytes of a file (an image), or a vector.
         collections: ids or names to search; all of the namespace when empty.
         feature_uri: which vectors to compare with (`mixpeek://text_extractor@v1/embedding`); by default every one that the
             query's kind can be compared with.
@@ -55,30 +57,53 @@ def search(
         else:
             chosen = records.collections.all(namespace_id)
         among = None if filter.is_empty else {one.collection_id: set(_passing(records, one, filter)) for one in chosen}
-    modality = "text" if isinstance(query, str) else "image"
+    kind = _Kind.of(query)
     targets = [
         (collection, vector)
         for collection in chosen
         for vector in collection.vectors
-        if (_names(vector, feature_uri) if feature_uri else vector.modality in (modality, "multimodal"))
+        if (_names(vector, feature_uri) if feature_uri else kind.suits(vector)) and kind.dim in (None, vector.dim)
     ]
     if not targets:
         known = sorted({vector.feature_uri for collection in chosen for vector in collection.vectors})
-        wanted = feature_uri or f"a vector that {modality} can be compared with"
+        wanted = feature_uri or f"a vector that {kind.words} can be compared with"
         raise Invalid(f"None of the {len(chosen)} collections has {wanted}. They have: {', '.join(known) or 'no vectors'}.")
     hits: list[tuple[float, str, str]] = []
     for collection, vector in targets:
         allowed = None if among is None else among[collection.collection_id]
         if allowed == set():
             continue
-        extractor = warehouse.extractor(collection.feature_extractor)
-        embedded = extractor.embed_query(query, output=vector.output)
+        if isinstance(query, str | bytes):
+            embedded = warehouse.extractor(collection.feature_extractor).embed_query(query, output=vector.output)
+        else:
+            embedded = np.asarray(query, dtype=np.float32)
         found = warehouse.index.search(space_of(collection), vector.index_name, embedded, top_k=top_k, among=allowed)
         hits += [(hit.score, hit.document_id, vector.index_name) for hit in found]
     best = sorted(hits, key=lambda hit: (-hit[0], hit[1]))[:top_k]
     with warehouse.catalog.reading() as records:
         documents = records.documents.named([document_id for _, document_id, _ in best], namespace_id=namespace_id)
     return [Found(documents[one], score, name) for score, one, name in best if one in documents]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What a query is: its modality; or for a vector, its dimension."""
+
+    modality: str
+    dim: int | None = None
+
+    @classmethod
+    def of(cls, query: str | bytes | Sequence[float]) -> "_Kind":
+        if isinstance(query, str):
+            return cls("text")
+        return cls("image") if isinstance(query, bytes) else cls("vector", len(query))
+
+    def suits(self, vector: VectorSpec) -> bool:
+        return self.dim is not None or vector.modality in (self.modality, "multimodal")
+
+    @property
+    def words(self) -> str:
+        return self.modality if self.dim is None else f"{self.dim} numbers"
 
 
 def _passing(records: Records, collection: Collection, filter: Filter) -> list[DocumentId]:

@@ -154,8 +154,8 @@ def change_connection(warehouse: Warehouse, identifier: str, body: ConnectionPat
         )
         config = made.config
     said = body.model_dump(include={"name", "description", "metadata", "write_enabled"}, exclude_none=True)
-    if body.is_active is not None:
-        said |= {"status": "ACTIVE" if body.is_active else "SUSPENDED", "consecutive_failures": 0}
+    if body.wanted_status is not None:
+        said |= {"status": body.wanted_status, "consecutive_failures": 0}
     after = before.model_copy(update={**said, "config": config, "updated_at": now})
     with warehouse.catalog.transaction() as records:
         records.syncs.put_connection(after, body=config, secrets=secrets)

@@ -102,6 +102,7 @@ def _check_collection(warehouse: Warehouse, collection: Collection, every: list[
             for bucket_id in roots
             for stored in records.objects.named(records.objects.ids_in_bucket(bucket_id)).values()
         }
+        disabled = records.objects.disabled(objects)
         seen: Counter[tuple[str, str, int]] = Counter()
         after, of_object, of_document = "", set[str | None](), set[str | None]()
         while documents := records.documents.scan(collection.collection_id, after=after):
@@ -113,7 +114,10 @@ def _check_collection(warehouse: Warehouse, collection: Collection, every: list[
                 of_document.add(document.source_document_id)
     direct = collection.source.type == "bucket"
     for object_id, stored in objects.items():
-        if stored.status is ObjectStatus.FAILED:
+        if object_id in disabled:
+            if object_id in of_object:
+                check.note("extra", f"{stored.fields.get('path', object_id)} ({disabled[object_id]})")
+        elif stored.status is ObjectStatus.FAILED:
             check.failed += 1
         elif stored.status is ObjectStatus.PENDING:
             check.note("missing", f"{stored.fields.get('path', object_id)} (not processed yet)")

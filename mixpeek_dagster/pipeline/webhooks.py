@@ -7,14 +7,14 @@ tried again with growing pauses; a webhook that takes nothing for long is paused
 import hashlib
 import hmac
 import json
-import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache, partial
 from secrets import token_hex
+from smtplib import SMTPException
 from typing import Any
 
 import urllib3
@@ -25,6 +25,8 @@ from mixpeek_dagster.catalog.webhooks import Delivery
 from mixpeek_dagster.errors import MixpeekError, NotFound, UrlRefused
 from mixpeek_dagster.models.webhooks import REDACTED, Channel, Health, Webhook, WebhookBody
 from mixpeek_dagster.pipeline.connections import decrypt, encrypt
+from mixpeek_dagster.pipeline.mail import check_mail, send
+from mixpeek_dagster.pipeline.templates import filled
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.storage.egress import check_url, is_allowed, open_pools
 
@@ -58,7 +60,10 @@ def save_webhook(warehouse: Warehouse, body: WebhookBody, *, identifier: str | N
         known = _open(warehouse, sealed)
         secrets = [_secrets_of(one, known[place] if place < len(known) else {}) for place, one in enumerate(body.channels)]
         for channel, own in zip(body.channels, secrets):
-            _check_target(warehouse, str(own.get("webhook_url") or channel.target))
+            if channel.channel == "email":
+                check_mail(warehouse.settings)
+            else:
+                _check_target(warehouse, str(own.get("webhook_url") or channel.target))
         fresh = body.is_active and not (before and before.is_active)
         webhook = Webhook(
             **{**body.model_dump(exclude={"channels"}), "channels": [_redacted(one) for one in body.channels]},
@@ -205,6 +210,9 @@ def has_events(warehouse: Warehouse) -> bool:
 def _attempt(warehouse: Warehouse, one: Delivery) -> str | None:
     """Send one delivery; None when it was taken, else why not."""
     try:
+        if (mail := _mail(warehouse, one)) is not None:
+            send(warehouse.settings, mail.configs, one.body)
+            return None
         url, headers, body, timeout_s = _request(warehouse, one)
         check_url(url, allowed_hosts=warehouse.settings.allowed_hosts)
         pools = _pools(warehouse.settings.allowed_hosts)
@@ -218,8 +226,19 @@ def _attempt(warehouse: Warehouse, one: Delivery) -> str | None:
             response.close()
     except MixpeekError as error:
         return error.message[:500]
+    except SMTPException as error:
+        return f"{type(error).__name__}: the mail server did not take the message."
     except (HTTPError, OSError, ValueError) as error:
         return f"{type(error).__name__}: no answer from the receiver."
+
+
+def _mail(warehouse: Warehouse, one: Delivery) -> Channel | None:
+    """The channel, when it is one of e-mail."""
+    if one.webhook_id is None:
+        return None
+    with warehouse.catalog.reading() as records:
+        channels = records.webhooks.get(one.webhook_id)[0].channels
+    return channels[one.channel] if one.channel < len(channels) and channels[one.channel].channel == "email" else None
 
 
 def _request(warehouse: Warehouse, one: Delivery) -> tuple[str, dict[str, str], bytes, float]:
@@ -248,22 +267,6 @@ def signature(body: bytes, *, secret: str, at: datetime) -> str:
     seconds = int(at.timestamp())
     digest = hmac.new(secret.encode(), f"{seconds}.".encode() + body, hashlib.sha256).hexdigest()
     return f"t={seconds},v1={digest}"
-
-
-def filled(template: Any, body: Mapping[str, Any]) -> Any:
-    """The template with `{{path}}` replaced by what the envelope has there."""
-
-    def value(match: re.Match[str]) -> str:
-        found: Any = body
-        for step in match[1].split("."):
-            found = found.get(step) if isinstance(found, Mapping) else None
-        return found if isinstance(found, str) else json.dumps(found)
-
-    if isinstance(template, str):
-        return re.sub(r"\{\{\s*([\w.]{1,200})\s*\}\}", value, template)
-    if isinstance(template, Mapping):
-        return {key: filled(inner, body) for key, inner in template.items()}
-    return [filled(inner, body) for inner in template] if isinstance(template, Sequence) else template
 
 
 def _slack(channel: Channel, body: Mapping[str, Any]) -> dict[str, Any]:

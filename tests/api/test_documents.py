@@ -123,10 +123,16 @@ def test_lineage_is_told_up_and_down(full: Shop) -> None:
     chain = full.get(f"/v1/documents/{top['document_id']}/lineage")
     assert (chain["depth"], chain["total_steps"]) == (2, 2)
     assert next(one["collection_id"] for one in chain["lineage"]["lineage_chain"]) == full.collection_id
-    up = full.get(f"/v1/documents/{top['document_id']}/ancestors")["results"]
+    up = full.client.get(f"/v1/documents/{top['document_id']}/ancestors").json()
     assert [one["document_id"] for one in up] == [chain["lineage"]["source_document_id"]]
-    down = full.get(f"/v1/documents/{up[0]['document_id']}/descendants")
-    assert [one["document_id"] for one in down["results"]] == [top["document_id"]]
+    below = f"documents/{up[0]['document_id']}/descendants"
+    for route in (f"/v1/{below}", f"/v1/collections/passages/{below}"):
+        down = full.client.get(route)
+        assert [one["document_id"] for one in down.json()] == [top["document_id"]]
+        assert down.headers["X-Total-Count"] == "1"
+        assert full.client.get(f"{route}?offset=1").json() == []
+    for what in ("lineage", "ancestors", "descendants"):
+        assert full.client.get(f"/v1/collections/above/documents/{up[0]['document_id']}/{what}").status_code == 404
     root = chain["lineage"]["root_object_id"]
     assert full.get(f"/v1/objects/{root}/documents")["total"] == 2
     assert full.get(f"/v1/objects/{root}/documents?collection_ids=above")["total"] == 1
@@ -150,7 +156,11 @@ def test_the_catalogue_names_every_extractor(full: Shop) -> None:
     assert full.get("/v1/collections/features/extractors/text_extractor_v1")["icon"]
     assert full.client.get("/v1/collections/features/extractors/nope_v1").status_code == 404
     assert full.get("/v1/collections/features")["features"] == ["mixpeek://stub_extractor@v1/embedding"]
-    assert full.client.get("/v1/namespaces/production/extractors").status_code == 200
+    own = full.get("/v1/namespaces/production/extractors")
+    assert own["total"] == own["builtin_count"] + own["custom_count"] == len(every)
+    assert full.get("/v1/namespaces/production/extractors?source=custom")["total"] == own["custom_count"]
+    assert full.get("/v1/namespaces/production/extractors/text_extractor_v1")["version"] == "v1"
+    assert full.client.get("/v1/namespaces/production/extractors/nope_v1").status_code == 404
 
 
 def test_events_are_read_in_order_from_where_one_stopped(full: Shop) -> None:
