@@ -98,6 +98,13 @@ class Settings:
     smtp_from: str = "mixpeek-dagster@localhost"
     secret_key: str | None = field(default=None, repr=False)
 
+    @property
+    def catalog_place(self) -> str:
+        """The catalog's URL without its password, for people."""
+        scheme, slashes, rest = self.catalog_url.partition("://")
+        credentials, at, place = rest.rpartition("@")
+        return f"{scheme}{slashes}{credentials.partition(':')[0]}{at}{place}"
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
         """Read every setting; unset ones take their defaults."""

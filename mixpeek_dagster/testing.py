@@ -138,14 +138,16 @@ class FakeSource:
     Config = FakeConfig
     worlds: ClassVar[dict[str, FakeWorld]] = {}
 
-    def __init__(self, world: FakeWorld, *, uri: str = "fake://world") -> None:
+    def __init__(self, world: FakeWorld, *, uri: str = "fake://world", prefix: str = "") -> None:
         self.world = world
         self.uri = uri
+        self.prefix = prefix.encode()
 
     @classmethod
     def connect(cls, config: FakeConfig, *, source_path: str, settings: Settings) -> "FakeSource":
         world = cls.worlds.setdefault(config.world, FakeWorld())
-        return cls(world, uri=f"fake://{config.world}/{source_path.strip('/')}")
+        path = source_path.strip("/")
+        return cls(world, uri=f"fake://{config.world}/{path}", prefix=f"{path}/" if path else "")
 
     @property
     def capabilities(self) -> Capabilities:
@@ -159,7 +161,8 @@ class FakeSource:
         in_order = world.order == "bytes"
         sort: Callable[[bytes], bytes] = (lambda key: key) if in_order else (lambda key: hashlib.md5(key).digest())  # noqa: S324
         start = bytes.fromhex(token.partition("#")[0]) if token is not None else (after or b"") if in_order else b""
-        known = sorted((sort(key), entry) for key, (entry, _) in world.files.items() if key not in world.hidden)
+        files = {key: entry for key, (entry, _) in world.files.items() if key.startswith(self.prefix) and key not in world.hidden}
+        known = sorted((sort(key), entry) for key, entry in files.items())
         left = [(place, entry) for place, entry in known if place > start or (not start and not place)]
         size = min(limit, world.page_size)
         page = left[:size]
@@ -175,7 +178,7 @@ class FakeSource:
 
     def head(self, key: bytes) -> Entry | None:
         found = self._called("head").files.get(key)
-        return found[0] if found else None
+        return found[0] if found and key.startswith(self.prefix) else None
 
     @contextmanager
     def open(self, key: bytes, *, if_match: Entry | None = None) -> Iterator[BinaryIO]:

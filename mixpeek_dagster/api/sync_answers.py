@@ -10,6 +10,7 @@ from mixpeek_dagster.api.connections import sdk_provider
 from mixpeek_dagster.api.organization import ORGANIZATION, USER
 from mixpeek_dagster.catalog.syncs import JobRow, KeyState, SourceKey
 from mixpeek_dagster.models.ids import derived_id
+from mixpeek_dagster.models.objects import StoredObject
 from mixpeek_dagster.models.syncs import Counters, Sync, SyncStatus
 
 SDK_INTERVAL_S = 30
@@ -143,6 +144,7 @@ class DeadLetter(BaseModel):
     error_message: str
     retry_count: int = 0
     max_retries_reached: bool = True
+    object_id: str | None = None
     internal_id: str = ORGANIZATION
     namespace_id: str
     bucket_id: str
@@ -283,8 +285,23 @@ def metrics_of(
     )
 
 
-def dead_letter(sync: Sync, key: SourceKey) -> DeadLetter:
-    """A registered key that has no object, as clients see it."""
+def dead_letter(sync: Sync, letter: SourceKey | StoredObject) -> DeadLetter:
+    """A registered key that has no object, or an object whose extraction failed for good, as clients see it."""
+    if isinstance(letter, StoredObject):
+        path = str(letter.blobs[0].key)
+        return DeadLetter(
+            dlq_id=derived_id("dlq", sync.sync_id, letter.object_id),
+            sync_config_id=sync.sync_id,
+            source_object_id=path.encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
+            source_path=path.encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
+            error_type="extraction_failed",
+            error_message=letter.error or "",
+            retry_count=letter.tries,
+            object_id=letter.object_id,
+            namespace_id=sync.namespace_id,
+            bucket_id=sync.bucket_id,
+        )
+    key = letter
     path = key.key.decode("utf-8", "replace")
     return DeadLetter(
         dlq_id=derived_id("dlq", sync.sync_id, key.key.hex()),

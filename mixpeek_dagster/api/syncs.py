@@ -23,9 +23,16 @@ from mixpeek_dagster.errors import Invalid
 from mixpeek_dagster.models.connections import DeadLetterQuestion, SyncCreate, SyncPatch
 from mixpeek_dagster.models.syncs import Sync
 from mixpeek_dagster.pipeline import sync_control as pipeline
+from mixpeek_dagster.pipeline.plans import PassPlan, plan_sync
+from mixpeek_dagster.pipeline.sync_reports import dead_letters as dead_letters_of
 
 router = new_router("syncs", prefix="/v1/buckets/{bucket_identifier}/syncs")
-ERROR_TYPES = {"schema_violation": KeyState.REJECTED, "source_archived": KeyState.ARCHIVED}
+_PLAN_S = 50.0
+ERROR_TYPES = {
+    "schema_violation": KeyState.REJECTED,
+    "source_archived": KeyState.ARCHIVED,
+    "extraction_failed": None,
+}
 
 
 def _sync(warehouse: Opened, bucket: InBucket, sync_id: Annotated[str, Path(min_length=1, max_length=100)]) -> Sync:
@@ -74,6 +81,18 @@ class TriggerAnswer(BaseModel):
     sync_job_id: str
     status: str
     full_sync: bool
+    message: str
+
+
+class PlanAnswer(PassPlan):
+    """What a pass would do, found out without writing anything: no job was made, so `sync_job_id` is null."""
+
+    sync_config_id: str
+    sync_job_id: None = None
+    status: str = "planned"
+    dry_run: bool = True
+    full_sync: bool = False
+    estimated_seconds: float | None = None
     message: str
 
 
@@ -142,13 +161,35 @@ def delete(warehouse: Opened, sync: InSync) -> dict[str, Any]:
 
 
 @router.post("/{sync_id}/trigger")
-def trigger(warehouse: Opened, sync: InSync, full_sync: bool = False) -> TriggerAnswer:
-    """Ask for a pass now, whatever the polling interval."""
+def trigger(warehouse: Opened, sync: InSync, full_sync: bool = False, dry_run: bool = False) -> TriggerAnswer | PlanAnswer:
+    """Ask for a pass now, whatever the polling interval; with `dry_run` only list, and say what a pass would do.
+
+    A dry run ends after 50 seconds: `is_complete` says whether that was enough for the whole source.
+    """
+    if dry_run:
+        return _planned(plan_sync(warehouse, sync.sync_id, budget_s=_PLAN_S))
     with warehouse.catalog.transaction() as records:
         job_id = pipeline.trigger(records, sync, full=full_sync, now=warehouse.now())
     ids = {"sync_config_id": sync.sync_id, "sync_id": sync.sync_id, "sync_job_id": job_id}
     words = "A pass is under way; this one follows it." if sync.locked_by else "The pass starts within seconds."
     return TriggerAnswer(**ids, status="running", full_sync=full_sync, message=words)
+
+
+def _planned(made: PassPlan) -> PlanAnswer:
+    words = made.error or "Nothing was written."
+    if made.counters.held:
+        words = f"{made.counters.held} deletes are more than the guard believes: a pass holds them back until they are confirmed."
+    return PlanAnswer(**made.model_dump(), sync_config_id=made.sync_id, estimated_seconds=made.seconds, message=words)
+
+
+@router.post("/{sync_id}/confirm")
+def confirm(warehouse: Opened, sync: InSync) -> TriggerAnswer:
+    """Allow the deletes that the last pass held back because they were too many to be believed; a pass that makes them starts."""
+    with warehouse.catalog.transaction() as records:
+        held = pipeline.confirm_deletes(records, sync, now=warehouse.now())
+        job_id = str(records.syncs.queued_job(sync.sync_id))
+    ids = {"sync_config_id": sync.sync_id, "sync_id": sync.sync_id, "sync_job_id": job_id}
+    return TriggerAnswer(**ids, status="running", full_sync=False, message=f"The pass deletes up to {held} objects.")
 
 
 @router.post("/{sync_id}/pause")
@@ -179,7 +220,7 @@ def unlock(warehouse: Opened, sync: InSync) -> SyncAnswer:
 def metrics(warehouse: Opened, sync: InSync) -> SyncMetrics:
     """How a sync is doing: counts, staleness, failures."""
     with warehouse.catalog.reading() as records:
-        letters, dead = records.syncs.dead_letters(sync.sync_id, list(ERROR_TYPES.values()), limit=1000)
+        letters, dead = dead_letters_of(records, sync.sync_id, limit=1000)
         jobs, passes = records.syncs.jobs(sync.sync_id, limit=1)
         batches = records.batches.count_of_sync(sync.sync_id)
     by_error: dict[str, int] = {}
@@ -219,7 +260,7 @@ def dead_letters(
 ) -> DeadLetterList:
     """List files that cannot become objects as they are, with the reason."""
     with warehouse.catalog.reading() as records:
-        letters, total = records.syncs.dead_letters(sync.sync_id, _states(body), limit=limit, offset=offset)
+        letters, total = dead_letters_of(records, sync.sync_id, _states(body), limit=limit, offset=offset)
     results = [dead_letter(sync, one) for one in letters]
     block = pagination(Paging(limit=limit, offset=offset), total=total, returned=len(results))
     return DeadLetterList(results=results, total=total, pagination=block)
@@ -229,10 +270,7 @@ def dead_letters(
 def requeue(warehouse: Opened, sync: InSync, body: Annotated[DeadLetterQuestion | None, Body()] = None) -> dict[str, int]:
     """Try dead letters again, in a pass that starts now."""
     with warehouse.catalog.transaction() as records:
-        count = records.syncs.requeue(sync.sync_id, _states(body))
-        if count:
-            pipeline.trigger(records, sync, full=False, now=warehouse.now())
-    return {"requeued": count}
+        return {"requeued": pipeline.requeue(records, sync, _states(body), now=warehouse.now())}
 
 
 @router.post("/{sync_id}/dlq/bulk-mark-failed")
@@ -241,11 +279,10 @@ def give_up(warehouse: Opened, sync: InSync, body: DeadLetterQuestion) -> dict[s
     if not body.error_types:
         raise Invalid("error_types: name at least one.")
     with warehouse.catalog.transaction() as records:
-        count = records.syncs.give_up(sync.sync_id, _states(body), reason="marked as failed", now=warehouse.now())
-    return {"updated": count}
+        return {"updated": pipeline.give_up(records, sync, _states(body), now=warehouse.now())}
 
 
-def _states(body: DeadLetterQuestion | None) -> list[KeyState]:
+def _states(body: DeadLetterQuestion | None) -> list[KeyState | None]:
     if body is None or body.error_types is None:
         return list(ERROR_TYPES.values())
     return [ERROR_TYPES[one] for one in body.error_types if one in ERROR_TYPES]

@@ -333,6 +333,26 @@ class BatchRecords:
         row = self._connection.execute(query).one()
         return {name: int(row._mapping[name]) for name in names}
 
+    def backlog(self, sync_id: SyncId) -> int:
+        """Objects of a sync in batches that have not ended."""
+        open_ = [status for status in BatchStatus if not status.is_terminal]
+        query = select(func.coalesce(func.sum(_batches.c.item_count), 0))
+        return int(
+            self._connection.execute(query.where(_batches.c.sync_id == sync_id, _batches.c.status.in_(open_))).scalar_one()
+        )
+
+    def speeds(self, namespace_id: NamespaceId) -> Mapping[CollectionId, Mapping[str, float]]:
+        """By collection, what its steps have done so far: inputs, documents, inferred, and seconds of work."""
+        names = ["inputs", "documents", "inferred", "seconds"]
+        query = (
+            select(_steps.c.collection_id, *[func.sum(_steps.c[name]).label(name) for name in names])
+            .join(_batches, _batches.c.batch_id == _steps.c.batch_id)
+            .where(_batches.c.namespace_id == namespace_id)
+            .group_by(_steps.c.collection_id)
+        )
+        rows = self._connection.execute(query)
+        return {row.collection_id: {name: float(row._mapping[name] or 0) for name in names} for row in rows}
+
     # Failures
 
     def add_failures(self, failures: Sequence[Failure]) -> None:

@@ -1,21 +1,21 @@
 """Records of objects."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 from typing import cast as cast_type
 
-from sqlalchemy import Connection, Row, Text, bindparam, cast, delete, func, insert, literal, or_, select, tuple_, update
+from sqlalchemy import Connection, Row, Text, bindparam, case, cast, delete, func, insert, literal, or_, select, tuple_, update
 
 from mixpeek_dagster.catalog import request_tables, tables
 from mixpeek_dagster.catalog.groups import aggregate, group_expression
 from mixpeek_dagster.catalog.lists import Listing, ordering, predicate
 from mixpeek_dagster.catalog.operands import Dialect, Sql
-from mixpeek_dagster.catalog.rows import chunks, insert_unique
+from mixpeek_dagster.catalog.rows import chunks, insert_unique, page
 from mixpeek_dagster.errors import NotFound
 from mixpeek_dagster.models.documents import DocumentState
 from mixpeek_dagster.models.filters import Filter
-from mixpeek_dagster.models.ids import BucketId, CollectionId, NamespaceId, ObjectId
-from mixpeek_dagster.models.objects import ObjectStatus, StoredObject
+from mixpeek_dagster.models.ids import BucketId, CollectionId, NamespaceId, ObjectId, SyncId
+from mixpeek_dagster.models.objects import GIVEN_UP, MAX_TRIES, ObjectStatus, StoredObject
 
 _table, _keys, _disabled = tables.objects, request_tables.object_keys, request_tables.disabled_objects
 _COLUMNS = ("object_id", "bucket_id", "namespace_id", "key_prefix", "sync_id", "status", "error", "size_bytes", "revision")
@@ -188,15 +188,34 @@ class ObjectRecords:
 
     def set_status(self, object_ids: Sequence[str], status: ObjectStatus, *, now: str) -> None:
         for chunk in chunks(object_ids):
-            done = update(_table).where(_table.c.object_id.in_(chunk)).values(status=status, error=None, updated_at=now)
-            self._connection.execute(done)
+            values: dict[str, Any] = {"status": status, "error": None, "updated_at": now}
+            if status is ObjectStatus.COMPLETED:
+                values["tries"] = 0
+            self._connection.execute(update(_table).where(_table.c.object_id.in_(chunk)).values(values))
 
-    def fail(self, errors: dict[str, str], *, now: str) -> None:
-        """Set objects FAILED with their reasons."""
+    def fail(self, errors: Mapping[str, str], *, hopeless: Collection[str] = (), now: str) -> None:
+        """Set objects FAILED with their reasons, and count the try; for the `hopeless` ones it counts as their last."""
         if errors:
+            tries = case((_table.c.tries + 1 < bindparam("_tries"), bindparam("_tries")), else_=_table.c.tries + 1)
             statement = update(_table).where(_table.c.object_id == bindparam("_id"))
-            statement = statement.values(status=ObjectStatus.FAILED, error=bindparam("_error"), updated_at=now)
-            self._connection.execute(statement, [{"_id": object_id, "_error": error} for object_id, error in errors.items()])
+            statement = statement.values(status=ObjectStatus.FAILED, error=bindparam("_error"), tries=tries, updated_at=now)
+            rows = [
+                {"_id": object_id, "_error": error, "_tries": MAX_TRIES if object_id in hopeless else 1}
+                for object_id, error in errors.items()
+            ]
+            self._connection.execute(statement, rows)
+
+    def failed_of_sync(self, sync_id: SyncId, *, dead: bool, limit: int, offset: int = 0) -> tuple[list[StoredObject], int]:
+        """A sync's failed objects by id, and how many there are: those that may be tried again, or the `dead` letters."""
+        enough = _table.c.tries.between(MAX_TRIES, GIVEN_UP - 1) if dead else _table.c.tries < MAX_TRIES
+        where = (_table.c.sync_id == sync_id, _table.c.status == ObjectStatus.FAILED, enough)
+        rows, total = page(self._connection, select(_table).where(*where), order=[_table.c.object_id], limit=limit, offset=offset)
+        return [_value(row) for row in rows], total
+
+    def set_tries(self, sync_id: SyncId, tries: int) -> int:
+        """Let a sync's dead letters be tried again (0), or be shown no more (`GIVEN_UP`); how many."""
+        dead = (_table.c.status == ObjectStatus.FAILED, _table.c.tries.between(MAX_TRIES, GIVEN_UP - 1))
+        return self._connection.execute(update(_table).where(_table.c.sync_id == sync_id, *dead).values(tries=tries)).rowcount
 
     def remove(self, object_ids: Sequence[str]) -> tuple[int, int]:
         """Delete objects; how many there were and their bytes."""

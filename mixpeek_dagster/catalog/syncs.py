@@ -85,8 +85,11 @@ class SyncRecords:
 
     def connections(self) -> list[Connection]:
         """Every connection that somebody named, oldest first; those given inline with a sync belong to it."""
-        named = _connections.c.name != _connections.c.connection_id
-        query = select(_connections).where(named).order_by(_connections.c.created_at, _connections.c.connection_id)
+        return [one for one in self.all_connections() if one.name != one.connection_id]
+
+    def all_connections(self) -> list[Connection]:
+        """Every connection, oldest first."""
+        query = select(_connections).order_by(_connections.c.created_at, _connections.c.connection_id)
         return [_connection(row) for row in self._connection.execute(query)]
 
     def put_connection(self, connection: Connection, *, body: dict[str, Any], secrets: str | None) -> None:
@@ -94,6 +97,12 @@ class SyncRecords:
         row = connection.model_dump(exclude={"config", "created_at"}) | {"body": body, "secrets": secrets}
         changed = update(_connections).where(_connections.c.connection_id == connection.connection_id).values(row)
         update_unique(self._connection, changed, taken=f"Connection name {connection.name!r} is taken; choose another.")
+
+    def swap_secrets(self, connection_id: ConnectionId, *, old: str | None, new: str, now: str) -> bool:
+        """Replace a connection's secrets, if they are still `old`."""
+        same = _connections.c.secrets.is_(None) if old is None else _connections.c.secrets == old
+        changed = update(_connections).where(_connections.c.connection_id == connection_id, same)
+        return self._connection.execute(changed.values(secrets=new, updated_at=now)).rowcount == 1
 
     def remove_connection(self, connection_id: ConnectionId) -> None:
         self._connection.execute(delete(_connections).where(_connections.c.connection_id == connection_id))
@@ -264,8 +273,8 @@ class SyncRecords:
         return rows if mark == "?" else [(bytes(row[0]), *row[1:]) for row in rows]
 
     def keys_named(self, sync_id: SyncId, keys: Iterable[bytes]) -> dict[bytes, tuple[Any, ...]]:
-        """The same tuples for these keys, where registered."""
-        wanted = (_keys.c.key, _keys.c.size, _keys.c.etag, _keys.c.version, _keys.c.state, _keys.c.object_id)
+        """The same tuples for these keys, where registered, each with the generation of the pass that has seen it last."""
+        wanted = (_keys.c.key, _keys.c.size, _keys.c.etag, _keys.c.version, _keys.c.state, _keys.c.object_id, _keys.c.seen)
         found: dict[bytes, tuple[Any, ...]] = {}
         for chunk in chunks(list(keys)):
             query = select(*wanted).where(_keys.c.sync_id == sync_id, _keys.c.key.in_(chunk))
@@ -298,6 +307,14 @@ class SyncRecords:
             first += self._connection.execute(update(_keys).where(unseen).values(seen=generation)).rowcount
         return first
 
+    def unseen(self, sync_id: SyncId, *, generation: int, after: bytes, limit: int) -> list[tuple[Any, ...]]:
+        """(key, size, etag) of keys above `after` that no pass from `generation` on has seen, in byte order."""
+        query = select(_keys.c.key, _keys.c.size, _keys.c.etag).where(
+            _keys.c.sync_id == sync_id, _keys.c.key > after, _keys.c.seen < generation
+        )
+        rows = self._connection.execute(query.order_by(_keys.c.key).limit(limit))
+        return [(bytes(row[0]), *row[1:]) for row in rows]
+
     def mark_unseen_missing(self, sync_id: SyncId, *, generation: int) -> int:
         unseen = and_(_keys.c.sync_id == sync_id, _keys.c.seen < generation, _keys.c.state != KeyState.MISSING)
         return self._connection.execute(update(_keys).where(unseen).values(state=KeyState.MISSING)).rowcount
@@ -313,13 +330,14 @@ class SyncRecords:
             where = and_(_keys.c.sync_id == sync_id, _keys.c.key.in_(chunk))
             self._connection.execute(update(_keys).where(where).values(state=_BEFORE_MISSING))
 
-    def missing(self, sync_id: SyncId, *, limit: int) -> list[SourceKey]:
-        query = (
-            select(_keys)
-            .where(_keys.c.sync_id == sync_id, _keys.c.state == int(KeyState.MISSING))
-            .order_by(_keys.c.key)
-            .limit(limit)
-        )
+    def missing(self, sync_id: SyncId, *, limit: int, after: bytes | None = None, upto: bytes | None = None) -> list[SourceKey]:
+        """Keys in (after, upto] that wait to be confirmed gone, in byte order."""
+        query = select(_keys).where(_keys.c.sync_id == sync_id, _keys.c.state == int(KeyState.MISSING))
+        if after is not None:
+            query = query.where(_keys.c.key > after)
+        if upto is not None:
+            query = query.where(_keys.c.key <= upto)
+        query = query.order_by(_keys.c.key).limit(limit)
         return [_key(row) for row in self._connection.execute(query)]
 
     def count_keys(self, sync_id: SyncId) -> dict[KeyState, int]:

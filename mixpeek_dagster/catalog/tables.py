@@ -153,7 +153,15 @@ objects = Table(
     Column("error", Text),
     Column("size_bytes", BigInteger, nullable=False, default=0),
     *_times(),
+    Column("tries", Integer, nullable=False, server_default="0"),
     Index("objects_in_bucket", "bucket_id", "created_at", "object_id"),
+    Index(
+        "failed_objects_of_sync",
+        "sync_id",
+        "object_id",
+        sqlite_where=text("status = 'FAILED' AND sync_id IS NOT NULL"),
+        postgresql_where=text("status = 'FAILED' AND sync_id IS NOT NULL"),
+    ),
     Index(
         "objects_by_unique_key",
         "bucket_id",

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from mixpeek_dagster import __version__
-from mixpeek_dagster.cli import documents, passes, serve, setup
+from mixpeek_dagster.cli import checks, documents, passes, serve, setup, syncs
 from mixpeek_dagster.errors import MixpeekError
 
 console = Console()
@@ -19,7 +19,8 @@ app.command()(setup.apply)
 app.command()(passes.run)
 app.command()(passes.verify)
 app.command()(passes.reindex)
-app.add_typer(passes.syncs, name="syncs")
+app.add_typer(syncs.app, name="syncs")
+app.command()(checks.check)
 app.command()(passes.batches)
 app.command(name="documents")(documents.list_them)
 app.command()(documents.search)

@@ -1,4 +1,4 @@
-"""Commands that work: run a pass, prove the result, look at syncs and batches."""
+"""Commands that work: run a pass, prove the result, look at batches."""
 
 import os
 from typing import TYPE_CHECKING, Annotated
@@ -8,15 +8,12 @@ from rich.console import Console
 from rich.table import Table
 
 from mixpeek_dagster.cli.documents import NamespaceOption, namespace_id
-from mixpeek_dagster.errors import NotFound
-from mixpeek_dagster.models.syncs import Counters
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 
 if TYPE_CHECKING:
     from mixpeek_dagster.definitions.one_pass import PassReport
 
 console = Console()
-syncs = typer.Typer(invoke_without_command=True, help="Look at syncs and confirm what they hold back.")
 
 
 def run(
@@ -49,7 +46,7 @@ def summarise(warehouse: Warehouse, report: "PassReport") -> None:
     """Print what a pass did, and everything that went wrong."""
     counters = report.counters
     console.print(
-        f"syncs: {len(report.passes)} polled, {counters.listed} files listed ({_size(counters.bytes)}); {counters.new} new, "
+        f"syncs: {len(report.passes)} polled, {counters.listed} files listed ({size(counters.bytes)}); {counters.new} new, "
         f"{counters.changed} changed, {counters.deleted} deleted, {counters.skipped} not taken, {counters.failed} rejected",
         soft_wrap=True,
     )
@@ -136,43 +133,7 @@ def batches(
     console.print(f"{len(found)} of {total}")
 
 
-@syncs.callback()
-def list_syncs(context: typer.Context) -> None:
-    """Print every sync: last pass, next pass, what it found, what is wrong."""
-    if context.invoked_subcommand is not None:
-        return
-    with Warehouse.from_env().catalog.reading() as records:
-        found = records.syncs.all()
-    table = Table("sync", "source", "status", "last pass", "next pass", "files", "new/changed/deleted", "listing", "problem")
-    for sync in found:
-        last = sync.last_counters or Counters()
-        table.add_row(
-            sync.sync_id,
-            f"{sync.provider}: {sync.spec.source_path}",
-            sync.status.value,
-            (sync.last_pass_at or "never")[:19],
-            (sync.next_pass_at or "none")[:19],
-            str(last.listed),
-            f"{last.new}/{last.changed}/{last.deleted}",
-            f"{last.pages} pages, {last.seconds:.1f} s",
-            sync.last_error or "",
-        )
-    console.print(table)
-
-
-@syncs.command()
-def confirm(sync_id: Annotated[str, typer.Argument(help="The sync that holds deletes back.")]) -> None:
-    """Allow the deletes that a sync holds back because there are too many to be believed; the next pass makes them."""
-    warehouse = Warehouse.from_env()
-    with warehouse.catalog.transaction() as records:
-        sync = records.syncs.get(sync_id)
-        if not sync.last_counters or not sync.last_counters.held:
-            raise NotFound(f"Sync {sync_id} holds nothing back.")
-        records.syncs.set(sync.sync_id, now=warehouse.now(), confirm_deletes=True, triggered_at=warehouse.now())
-    console.print(f"{sync_id}: the next pass deletes {sync.last_counters.held} objects.")
-
-
-def _size(count: int) -> str:
+def size(count: int) -> str:
     size = float(count)
     for unit in ("B", "KB", "MB", "GB"):
         if size < 1000:

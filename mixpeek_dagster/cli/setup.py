@@ -18,7 +18,12 @@ def apply(
     from mixpeek_dagster.pipeline.manifest import apply as apply_manifest
     from mixpeek_dagster.pipeline.manifest import read_manifest
 
-    applied = apply_manifest(Warehouse.from_env(), read_manifest(file))
+    manifest = read_manifest(file)
+    if manifest.names_resources:
+        from mixpeek_dagster.definitions.connections import with_resources
+
+        manifest = with_resources(manifest)
+    applied = apply_manifest(Warehouse.from_env(), manifest)
     for one in applied.made:
         console.print(f"made {one}")
     if not applied.made:

@@ -19,6 +19,7 @@ from mixpeek_dagster.models.collections import Collection
 from mixpeek_dagster.models.ids import SyncId
 from mixpeek_dagster.pipeline.batches import Superseded, fail_part, failure_words
 from mixpeek_dagster.pipeline.extraction import StepReport, run_step
+from mixpeek_dagster.pipeline.sync_reports import report_of
 from mixpeek_dagster.pipeline.syncs import Progress, advance
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 
@@ -43,7 +44,8 @@ def bucket_asset(plan: NamespacePlan, bucket: Bucket, translator: Translator) ->
         passes = [progress for sync_id in sync_ids if (progress := _whole_pass(context, world, sync_id)) is not None]
         with world.catalog.reading() as records:
             now = records.buckets.get(bucket.bucket_id, namespace_id=bucket.namespace_id)
-        metadata, version = bucket_metadata(now, [progress.counters for progress in passes])
+            reports = [report_of(records, records.syncs.get(sync_id)) for sync_id in sync_ids]
+        metadata, version = bucket_metadata(now, reports)
         yield dg.ObserveResult(asset_key=spec.key, metadata=metadata, data_version=dg.DataVersion(version))
         errors = [progress.error for progress in passes if progress.error]
         if errors:

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from mixpeek_dagster.definitions.assets import bucket_asset, collection_asset
+from mixpeek_dagster.definitions.confirmation import confirm_job
 from mixpeek_dagster.definitions.plan import WarehousePlan
 from mixpeek_dagster.definitions.reload import reload_sensor
 from mixpeek_dagster.definitions.resources import WarehouseResource
@@ -52,7 +53,7 @@ def build_definitions(
         every.append(reload_sensor(plan, build, retiring=retiring))
     return dg.Definitions(
         assets=assets,
-        jobs=list(jobs.values()),
+        jobs=[*jobs.values(), confirm_job()],
         sensors=every,
         resources={"warehouse": warehouse or WarehouseResource()},
         executor=dg.in_process_executor,

@@ -7,25 +7,42 @@ from typing import Any
 
 import dagster as dg
 
+from mixpeek_dagster.definitions.confirmation import CONFIRM_JOB
 from mixpeek_dagster.models.buckets import Bucket
 from mixpeek_dagster.models.collections import Collection
-from mixpeek_dagster.models.syncs import Counters
 from mixpeek_dagster.pipeline.extraction import StepReport
+from mixpeek_dagster.pipeline.sync_reports import SyncReport
 
 _CELL = 160
 
 
-def bucket_metadata(bucket: Bucket, passes: Sequence[Counters]) -> tuple[dict[str, Any], str]:
-    """An observation's metadata: numbers that plot over time; and the bucket's data version."""
-    names = ["listed", "new", "changed", "deleted", "skipped", "failed", "held"]
-    totals = {name: sum(getattr(one, name) for one in passes) for name in names}
+def bucket_metadata(bucket: Bucket, reports: Sequence[SyncReport]) -> tuple[dict[str, Any], str]:
+    """An observation's metadata: what a person asks about the bucket's syncs, in numbers that plot; and the bucket's data version.
+
+    Of several syncs the numbers are added up, and the rest is a table with a row for each.
+    """
+    facts = [report.facts for report in reports]
     metadata: dict[str, Any] = {
         "objects": bucket.object_count,
         "bytes": bucket.total_size_bytes,
         "dagster/row_count": bucket.object_count,
-        **totals,
-        "listing_seconds": round(sum(one.seconds for one in passes), 3),
     }
+    names = list(dict.fromkeys(name for one in facts for name in one))
+    for name in names:
+        values = [one[name] for one in facts if name in one]
+        numbers = [value for value in values if not isinstance(value, str)]
+        if numbers:
+            metadata[name] = round(sum(numbers), 3)
+        elif len(facts) == 1:
+            metadata[name] = values[0]
+    if len(facts) > 1:
+        rows = [dg.TableRecord({name: one.get(name) for name in names}) for one in facts]
+        metadata["syncs"] = dg.MetadataValue.table(records=rows)
+    held = [report.sync.sync_id for report in reports if report.counters.held]
+    if held:
+        how = "\n".join(f"ops: {{{CONFIRM_JOB}: {{config: {{sync_id: {one}}}}}}}" for one in held)
+        words = f"Deletes are held back. To allow them, launch the job `{CONFIRM_JOB}` with this config:"
+        metadata["to confirm"] = dg.MetadataValue.md(f"{words}\n\n```yaml\n{how}\n```")
     return metadata, f"{bucket.object_count}-{bucket.total_size_bytes}-{bucket.updated_at}"
 
 

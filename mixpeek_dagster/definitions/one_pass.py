@@ -23,6 +23,7 @@ from mixpeek_dagster.models.batches import Batch, BatchStatus
 from mixpeek_dagster.models.ids import BatchId, SyncId
 from mixpeek_dagster.models.syncs import Counters, SyncStatus
 from mixpeek_dagster.pipeline.reconcile import reconcile
+from mixpeek_dagster.pipeline.sync_reports import report_of
 from mixpeek_dagster.pipeline.syncs import Progress, advance
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.pipeline.webhooks import deliver
@@ -131,9 +132,9 @@ class _OnePass:
             self.watcher.listed(sync_id, progress.counters)
             if progress.finished or progress.error:
                 break
-        self._observe(sync_id, progress)
+        self._observe(sync_id)
 
-    def _observe(self, sync_id: SyncId, progress: Progress) -> None:
+    def _observe(self, sync_id: SyncId) -> None:
         for namespace in self.plan.namespaces:
             for sync in namespace.syncs:
                 if sync.sync_id != sync_id:
@@ -141,7 +142,8 @@ class _OnePass:
                 bucket = next(one for one in namespace.buckets if one.bucket_id == sync.bucket_id)
                 with self.warehouse.catalog.reading() as records:
                     metadata, version = bucket_metadata(
-                        records.buckets.get(bucket.bucket_id, namespace_id=bucket.namespace_id), [progress.counters]
+                        records.buckets.get(bucket.bucket_id, namespace_id=bucket.namespace_id),
+                        [report_of(records, records.syncs.get(sync_id))],
                     )
                 key = self.translator.get_asset_spec(bucket, namespace).key
                 tags = {"dagster/data_version": version}

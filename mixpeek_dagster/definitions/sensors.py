@@ -20,6 +20,7 @@ from mixpeek_dagster.models.batches import BatchPart
 from mixpeek_dagster.models.ids import SyncId
 from mixpeek_dagster.pipeline.batches import claim
 from mixpeek_dagster.pipeline.reconcile import RunState, reconcile, run_ended
+from mixpeek_dagster.pipeline.sync_reports import SyncReport, report_of
 from mixpeek_dagster.pipeline.syncs import advance
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.pipeline.webhooks import deliver
@@ -56,21 +57,27 @@ def sync_sensor(plan: NamespacePlan, sync: SyncPlan, translator: Translator) -> 
         minimum_interval_seconds=_EVERY_LOOP_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=f"{sync.provider} {sync.source_path}: {sync.mode.value}, every {sync.polling_interval_seconds} s.",
+        metadata={
+            "sync": sync.sync_id,
+            "provider": sync.provider,
+            "source": sync.source_path,
+            "polling_interval_seconds": sync.polling_interval_seconds,
+        },
     )
     def poll(warehouse: WarehouseResource) -> dg.SensorResult | dg.SkipReason:
         world = warehouse.get()
         progress = advance(world, SyncId(sync.sync_id), budget_s=_TICK_S)
         with world.catalog.reading() as records:
-            now = records.syncs.get(sync.sync_id)
+            report = report_of(records, records.syncs.get(sync.sync_id))
             if progress is None:
-                return dg.SkipReason(_why_not(now.status, now.next_pass_at, now.last_error))
+                return dg.SkipReason(_why_not(report))
             state = records.buckets.get(bucket.bucket_id, namespace_id=bucket.namespace_id)
         if progress.error is not None:
             raise RuntimeError(progress.error)
         if not progress.finished:
             return dg.SkipReason(f"Listed {progress.counters.listed} files so far; the pass goes on in the next tick.")
-        metadata, version = bucket_metadata(state, [progress.counters])
-        observed = dg.AssetObservation(key, metadata={**metadata, "sync": sync.sync_id}, tags={"dagster/data_version": version})
+        metadata, version = bucket_metadata(state, [report])
+        observed = dg.AssetObservation(key, metadata=metadata, tags={"dagster/data_version": version})
         return dg.SensorResult(asset_events=[observed])
 
     return poll
@@ -104,11 +111,13 @@ def _advanced(warehouse: Warehouse, sync_id: SyncId, deadline: float) -> bool:
         return False
 
 
-def _why_not(status: str, next_pass_at: str | None, last_error: str | None) -> str:
-    if next_pass_at is None:
-        return f"The sync is {status}: no pass is planned."
-    wait = (datetime.fromisoformat(next_pass_at) - datetime.now().astimezone()).total_seconds()
-    return f"Next pass in {max(wait, 0):.0f} s." + (f" Last error: {last_error}" if last_error else "")
+def _why_not(report: SyncReport) -> str:
+    sync = report.sync
+    if sync.next_pass_at is None:
+        return f"The sync is {sync.status}: no pass is planned. {report.words}"
+    wait = (datetime.fromisoformat(sync.next_pass_at) - datetime.now().astimezone()).total_seconds()
+    error = f" Last error: {sync.last_error}" if sync.last_error else ""
+    return f"Next pass in {max(wait, 0):.0f} s. {report.words}{error}"
 
 
 def batch_sensor(

@@ -58,11 +58,19 @@ class ModelStore:
         """
         with self._lock:
             if uri in packs.RECIPES:
-                identity = packs.RECIPES[uri].manifest.identity
-                return self._install(f"{uri}-{identity[:12]}", lambda folder: packs.build(uri, folder))
+                return self._install(self._name(uri), lambda folder: packs.build(uri, folder))
             manifest = self._read(uri)
-            sha256 = hashlib.sha256(manifest).hexdigest()
-            return self._install(f"sha256-{sha256}", lambda folder: _fetch(_location(uri)[0], manifest, folder))
+            return self._install(self._name(uri), lambda folder: _fetch(_location(uri)[0], manifest, folder))
+
+    def has(self, uri: str) -> bool:
+        """Whether the pack is on this machine; raises ModelError as `manifest` does."""
+        return (self.folder / self._name(uri)).exists()
+
+    def _name(self, uri: str) -> str:
+        """The folder of a pack, named after what it holds."""
+        if uri in packs.RECIPES:
+            return f"{uri}-{packs.RECIPES[uri].manifest.identity[:12]}"
+        return f"sha256-{hashlib.sha256(self._read(uri)).hexdigest()}"
 
     def _read(self, uri: str) -> bytes:
         """The `manifest.json` behind a URI, read at most once per store."""

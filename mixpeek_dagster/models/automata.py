@@ -273,10 +273,14 @@ class Pattern:
     def _automaton(self) -> _Automaton:
         return _Automaton(self.node)
 
+    def steps(self, length: int) -> float:
+        """How many steps backtracking takes at most on a text of so many characters."""
+        ways, open_ended = self._effort
+        return float(ways * (length + 1) ** (1 + open_ended))
+
     def search(self, text: str) -> bool:
         """Whether the pattern occurs anywhere in `text` (in its first `max_length` characters)."""
         text = text[: self.max_length]
-        ways, open_ended = self._effort
-        if ways * (len(text) + 1) ** (1 + open_ended) <= _CHEAP_STEPS:
+        if self.steps(len(text)) <= _CHEAP_STEPS:
             return self._re(text) is not None
         return self._automaton.search(text)

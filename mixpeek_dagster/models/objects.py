@@ -10,6 +10,12 @@ from mixpeek_dagster.models.buckets import FieldType
 from mixpeek_dagster.models.ids import BlobId, BucketId, NamespaceId, ObjectId, SyncId, derived_id
 from mixpeek_dagster.models.values import Lenient, Value
 
+MAX_TRIES = 3
+"""An object of a sync that failed so often is a dead letter."""
+
+GIVEN_UP = 1_000
+"""The tries of a dead letter that somebody does not want to see any more."""
+
 
 class ObjectStatus(StrEnum):
     """PENDING until a batch finished with the object."""
@@ -40,7 +46,10 @@ class Blob(Value):
 
 
 class StoredObject(Value):
-    """An object as recorded. `revision` grows when its content changes; documents of an older revision are replaced."""
+    """An object as recorded. `revision` grows when its content changes; documents of an older revision are replaced.
+
+    `tries` is how many batches failed on the present revision; a sync puts an object into another one until it is `MAX_TRIES`.
+    """
 
     object_id: ObjectId
     namespace_id: NamespaceId
@@ -54,6 +63,7 @@ class StoredObject(Value):
     status: ObjectStatus = ObjectStatus.PENDING
     error: str | None = None
     size_bytes: int = 0
+    tries: int = 0
     created_at: str
     updated_at: str
 

@@ -12,6 +12,7 @@ from pydantic import AliasChoices, ConfigDict, Field, field_validator, model_val
 
 from mixpeek_dagster.models.buckets import mime_type_of
 from mixpeek_dagster.models.ids import BucketId, ConnectionId, NamespaceId, SyncId, SyncJobId
+from mixpeek_dagster.models.mappings import SchemaMapping
 from mixpeek_dagster.models.values import Lenient, Value
 
 
@@ -69,6 +70,14 @@ class FileFilters(Lenient):
     modified_after: datetime | None = None
     modified_before: datetime | None = None
     mime_types: Sequence[str] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _listings_tell_it(cls, body: Any) -> Any:
+        """A condition that is not understood must not be passed over: it would take files that nobody asked for."""
+        if isinstance(body, dict) and body.get("metadata_filters"):
+            raise ValueError("metadata_filters are not supported: a listing does not tell a file's metadata")
+        return body
 
     @field_validator("include_patterns", "exclude_patterns", "extensions", "mime_types", mode="before")
     @classmethod
@@ -135,11 +144,12 @@ class SyncSpec(Lenient):
         default=300, ge=1, le=86400, validation_alias=AliasChoices("polling_interval_seconds", "polling_interval")
     )
     file_filters: FileFilters = FileFilters()
-    schema_mapping: dict[str, Any] | None = None
+    schema_mapping: SchemaMapping | None = None
     batch_chunk_size: int = Field(default=1000, ge=1, le=1000)
     skip_batch_submission: bool = False
     batch_collection_ids: Sequence[str] | None = None
     skip_duplicates: bool = True
+    sync_from: datetime | None = None
     reconcile: ReconcileSettings = ReconcileSettings()
     max_objects_per_run: int = Field(default=100_000, ge=1)
     max_deleted_ratio: float = Field(default=0.2, ge=0, le=1)
@@ -219,8 +229,9 @@ class SyncCursor(Value):
     """How far a pass has come; saved in the same transaction as what it registered.
 
     `config_hash` is the configuration of the last complete pass, `pass_hash` that of the one under way. `idle_pages` counts the pages
-    in a row that named no file which this pass had not seen; `landmark` is an earlier token, which never comes again. A `full` pass
-    takes every file again, as if it had changed.
+    in a row that named no file which this pass had not seen; `landmark` is an earlier token, which never comes again. `full` looks at
+    every file again, as if the configuration had changed. A pass of more objects than one run may take goes on in the next run;
+    `taken_before` are those that earlier runs took.
     """
 
     phase: Phase = Phase.IDLE
@@ -237,6 +248,7 @@ class SyncCursor(Value):
     unordered: bool = False
     confirmed_deletes: bool = False
     full: bool = False
+    taken_before: int = 0
 
     @property
     def after_key(self) -> bytes | None:

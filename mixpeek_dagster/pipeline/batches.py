@@ -8,7 +8,17 @@ from collections.abc import Set as AbstractSet
 
 from mixpeek_dagster.catalog import Records
 from mixpeek_dagster.catalog.batches import Claim
-from mixpeek_dagster.errors import BadRequest, MixpeekError, NotFound, Transient, WrongState
+from mixpeek_dagster.errors import (
+    BadRequest,
+    ExtractionError,
+    Invalid,
+    MixpeekError,
+    NotFound,
+    SchemaViolation,
+    Transient,
+    UrlRefused,
+    WrongState,
+)
 from mixpeek_dagster.models.batches import Batch, BatchPart, BatchStatus, DedupStrategy, PartStatus, Step, fold, partition_key
 from mixpeek_dagster.models.collections import Collection, downstream_tiers
 from mixpeek_dagster.models.ids import BatchId, BucketId, CollectionId, NamespaceId, TaskId, new_id
@@ -16,6 +26,8 @@ from mixpeek_dagster.models.objects import ObjectStatus
 from mixpeek_dagster.settings import Settings
 
 MAX_STALLS = 5
+HOPELESS = frozenset({ExtractionError.code, Invalid.code, SchemaViolation.code, UrlRefused.code})
+"""Failures that are the object's own fault: another try would end the same way."""
 
 
 class Superseded(Transient):
@@ -189,14 +201,12 @@ def _settle_objects(records: Records, batch: Batch, part: BatchPart, *, now: str
     if batch.type != "BUCKET":
         return
     start = (part.part - 1) * batch.part_size
-    failed = {
-        failure.object_id: failure.error
-        for failure in records.batches.failures_of_part(batch.batch_id, part.part)
-        if failure.object_id
-    }
+    failures = [one for one in records.batches.failures_of_part(batch.batch_id, part.part) if one.object_id]
+    failed = {str(one.object_id): one.error for one in failures}
+    hopeless = {str(one.object_id) for one in failures if one.error_type in HOPELESS}
     items = [item for _, item in records.batches.items(batch.batch_id, start=start, stop=start + batch.part_size)]
     records.objects.set_status([item for item in items if item not in failed], ObjectStatus.COMPLETED, now=now)
-    records.objects.fail(failed, now=now)
+    records.objects.fail(failed, hopeless=hopeless, now=now)
 
 
 def settle(records: Records, batch_id: BatchId, *, settings: Settings, now: str) -> Batch:

@@ -17,7 +17,7 @@ from mixpeek_dagster.models.syncs import Connection, ConnectionSpec
 from mixpeek_dagster.settings import OWN_VARIABLES, Settings
 
 _ENV_PREFIX = "MIXPEEK_"
-_SECRET = ("credentials", "options")  # fsspec's options carry users and passwords
+_SECRET = ("credentials", "options", "tokens")  # fsspec's options carry users and passwords
 
 
 def make_connection(
@@ -51,8 +51,15 @@ def open_config(body: Mapping[str, Any], secrets: str | None, *, settings: Setti
     """
     config = {key: value for key, value in body.items() if key not in _SECRET}
     if secrets is not None:
-        config |= _resolve(json.loads(decrypt(secrets, settings)))
+        config |= _resolve(unseal(secrets, settings))
+    config.pop("tokens", None)
     return config
+
+
+def unseal(secrets: str, settings: Settings) -> dict[str, Any]:
+    """The secret part of a config as it was given: `credentials`, `options`, and the `tokens` that were kept since."""
+    hidden: dict[str, Any] = json.loads(decrypt(secrets, settings))
+    return hidden
 
 
 def _resolve(value: Any) -> Any:

@@ -1,7 +1,8 @@
 """Turn listed files into objects of a bucket, and objects into batches."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from mixpeek_dagster.catalog import Records
 from mixpeek_dagster.catalog.syncs import ARCHIVED_WORDS, KeyState, SourceKey
@@ -9,6 +10,7 @@ from mixpeek_dagster.errors import SchemaViolation
 from mixpeek_dagster.models.batches import Batch, BatchStatus
 from mixpeek_dagster.models.buckets import Bucket, blob_type_of, mime_type_of
 from mixpeek_dagster.models.ids import BatchId, ObjectId, derived_id
+from mixpeek_dagster.models.mappings import SchemaMapping
 from mixpeek_dagster.models.objects import Blob, ObjectStatus, StoredObject
 from mixpeek_dagster.models.syncs import Sync, SyncCursor
 from mixpeek_dagster.pipeline.batches import submit
@@ -16,20 +18,38 @@ from mixpeek_dagster.pipeline.events import tell_objects
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.provider import Entry, ObjectSource
 
+Row = tuple[Any, ...]
 ARCHIVED = frozenset({"GLACIER", "DEEP_ARCHIVE", "Archive"})
 
 
 @dataclass
 class Taken:
-    """What became of a page's new and changed files. `object_ids` have to be extracted; `drifted_out` fit the filters no more."""
+    """What becomes of a page's new and changed files. `object_ids` have to be extracted; `drifted_out` fit the filters no more.
+
+    `stopped_at` is the first key that was not looked at any more, when there was no room for another object.
+    """
 
     object_ids: list[ObjectId] = field(default_factory=list)
     drifted_out: list[str] = field(default_factory=list)
-    new: int = 0
-    changed: int = 0
+    keys: list[SourceKey] = field(default_factory=list)
+    gone_keys: list[bytes] = field(default_factory=list)
+    created: list[StoredObject] = field(default_factory=list)
+    replaced: list[StoredObject] = field(default_factory=list)
+    size_change: int = 0
+    read_bytes: int = 0
+    new_keys: int = 0
     skipped: int = 0
     skipped_bytes: int = 0
     failed: int = 0
+    stopped_at: bytes | None = None
+
+    @property
+    def new(self) -> int:
+        return len(self.created)
+
+    @property
+    def changed(self) -> int:
+        return len(self.replaced)
 
 
 class Intake:
@@ -39,80 +59,116 @@ class Intake:
         self._sync = sync
         self._bucket = bucket
         self._source = source
+        self._mapping = sync.spec.schema_mapping or SchemaMapping()
         self._open: Batch | None = None
 
-    def take(
+    def decide(
         self,
         records: Records,
-        fresh: Iterable[tuple[Entry, tuple[object, ...] | None]],
+        fresh: Sequence[tuple[Entry, Row | None]],
         *,
         generation: int,
         drifted: bool,
-        full: bool = False,
+        room: int | None,
         now: str,
     ) -> Taken:
-        """Record new and changed files; `fresh` pairs an entry with what is registered under its key (`SyncRecords.keys_between`).
+        """What new and changed files become; writes nothing.
 
         Args:
-            drifted: the filters or the mapping changed, so that the same file may have to become another object.
-            full: take every file as if it had changed.
+            fresh: an entry with what is registered under its key (`SyncRecords.keys_between`), in the order of the listing.
+            room: make no more objects than this.
         """
-        taken, keys, created, replaced = Taken(), [], [], []
-        gone_keys: list[bytes] = []
-        pairs = list(fresh)
-        current = records.objects.named([str(row[5]) for _, row in pairs if row and row[5]]) if pairs else {}
-        size = 0
-        for entry, row in pairs:
-            state = KeyState(int(row[4])) if row else None  # type: ignore[call-overload]
-            existing = current.get(str(row[5])) if row and row[5] else None
-            same = row is not None and tuple(entry[:4]) == tuple(row[:4])
-            kind = self._property(entry)
-            if kind is None:
-                taken.skipped += 1
-                taken.skipped_bytes += entry.size
-                if row is not None and (existing is None or self._sync.spec.reconcile.on_filter_drift):
-                    gone_keys.append(entry.key)
-                    taken.drifted_out += [existing.object_id] if existing else []
-                continue
-            archived = entry.storage_class in ARCHIVED
-            if same and not drifted and not full and (state is KeyState.REJECTED or (state is KeyState.ARCHIVED and archived)):
-                continue
-            if same and not full and existing is not None and _is_made_of(existing, entry, kind):
-                if state is not KeyState.LIVE:  # it is back, as it was
-                    keys.append(_key(entry, KeyState.LIVE, existing.object_id))
-                continue
-            if existing is not None and not self._sync.spec.reconcile.on_update:
-                continue
-            earlier = existing.object_id if existing else None
-            if archived:
-                words = f"{ARCHIVED_WORDS}{entry.storage_class}: restore it to make it readable"
-                keys.append(_key(entry, KeyState.ARCHIVED, earlier, words))
-                taken.failed += 1
-                continue
-            try:
-                stored = self._object(entry, kind, existing, generation=generation, now=now)
-            except SchemaViolation as error:
-                keys.append(_key(entry, KeyState.REJECTED, earlier, error.message))
-                taken.failed += 1
-                continue
-            keys.append(_key(entry, KeyState.LIVE, stored.object_id))
-            taken.object_ids.append(stored.object_id)
-            if existing is None:
-                created.append(stored)
-                taken.new += 1
-                size += stored.size_bytes
-            else:
-                replaced.append(stored)
-                taken.changed += 1
-                size += stored.size_bytes - existing.size_bytes
-        records.objects.add(created)
-        records.objects.put(replaced)
-        records.syncs.put_keys(self._sync.sync_id, keys, generation=generation)
-        records.syncs.remove_keys(self._sync.sync_id, gone_keys)
-        records.buckets.count(self._bucket.bucket_id, objects=len(created), size_bytes=size)
-        tell_objects(records, "object.created", created, now=now)
-        tell_objects(records, "object.updated", replaced, now=now)
+        taken = Taken()
+        current = records.objects.named([row[5] for _, row in fresh if row and row[5]]) if fresh else {}
+        for entry, row in fresh:
+            if room is not None and taken.new + taken.changed >= room:
+                taken.stopped_at = entry.key
+                break
+            existing = current.get(row[5]) if row and row[5] else None
+            self._decide(taken, entry, row, existing, generation=generation, drifted=drifted, now=now)
         return taken
+
+    def _decide(
+        self,
+        taken: Taken,
+        entry: Entry,
+        row: Row | None,
+        existing: StoredObject | None,
+        *,
+        generation: int,
+        drifted: bool,
+        now: str,
+    ) -> None:
+        reconcile = self._sync.spec.reconcile
+        state = KeyState(row[4]) if row else None
+        same = row is not None and entry[:4] == row[:4]
+        kind = self._property(entry)
+        if kind is None:
+            taken.skipped += 1
+            taken.skipped_bytes += entry.size
+            if row is not None and (existing is None or reconcile.on_filter_drift):
+                taken.gone_keys.append(entry.key)
+                taken.drifted_out += [existing.object_id] if existing else []
+            return
+        if row is not None and same and len(row) > 6 and row[6] == generation:
+            return  # this listing has named it before
+        if same and row is not None and len(row) > 7 and state is KeyState.LIVE:
+            return  # a plan has decided on it before
+        archived = entry.storage_class in ARCHIVED
+        if same and not drifted and (state is KeyState.REJECTED or (state is KeyState.ARCHIVED and archived)):
+            return
+        if (
+            same
+            and existing is not None
+            and _is_made_of(existing, entry, kind)
+            and not (drifted and self._says_more(existing, entry))
+        ):
+            if state is not KeyState.LIVE:  # it is back, as it was
+                taken.keys.append(_key(entry, KeyState.LIVE, existing.object_id))
+            return
+        if existing is not None and not reconcile.on_update:
+            return
+        earlier = existing.object_id if existing else None
+        taken.new_keys += row is None
+        if archived:
+            words = f"{ARCHIVED_WORDS}{entry.storage_class}: restore it to make it readable"
+            taken.keys.append(_key(entry, KeyState.ARCHIVED, earlier, words))
+            taken.failed += 1
+            return
+        try:
+            stored = self._object(entry, kind, existing, generation=generation, now=now)
+        except SchemaViolation as error:
+            taken.keys.append(_key(entry, KeyState.REJECTED, earlier, error.message))
+            taken.failed += 1
+            return
+        taken.keys.append(_key(entry, KeyState.LIVE, stored.object_id))
+        if existing is None:
+            taken.created.append(stored)
+        else:
+            taken.replaced.append(stored)
+        taken.size_change += stored.size_bytes - (existing.size_bytes if existing else 0)
+        if existing is None or reconcile.re_extract_on_update:
+            taken.object_ids.append(stored.object_id)
+            taken.read_bytes += entry.size
+
+    def record(self, records: Records, taken: Taken, *, generation: int) -> None:
+        """Write what was decided."""
+        records.objects.add(taken.created)
+        records.objects.put(taken.replaced)
+        records.syncs.put_keys(self._sync.sync_id, taken.keys, generation=generation)
+        records.syncs.remove_keys(self._sync.sync_id, taken.gone_keys)
+        records.buckets.count(self._bucket.bucket_id, objects=taken.new, size_bytes=taken.size_change)
+        for event, objects in (("object.created", taken.created), ("object.updated", taken.replaced)):
+            if objects:
+                tell_objects(records, event, objects, now=objects[0].updated_at)
+
+    def _says_more(self, existing: StoredObject, entry: Entry) -> bool:
+        """Whether the mapping makes other fields of a file than its object has."""
+        try:
+            mapped = self._mapping.fields(self._source.relative(entry.key))
+        except ValueError:
+            return True
+        return any(existing.fields.get(name) != value for name, value in mapped.items())
 
     def takes(self, entry: Entry) -> bool:
         """Whether a pass would register the file."""
@@ -122,19 +178,25 @@ class Intake:
         """The schema property a file belongs to, None when it is not taken: a folder marker, filtered out, or of no declared type."""
         if entry.key.endswith(b"/") and entry.size == 0:
             return None
+        since = self._sync.spec.sync_from
+        if since is not None and entry.modified_at and entry.modified_at < since.timestamp():
+            return None
         path = self._source.relative(entry.key)
         taken = self._sync.spec.file_filters.takes(
             path, size=entry.size, modified_at=entry.modified_at, content_type=entry.content_type
         )
-        return self._bucket.bucket_schema.property_for(blob_type_of(_mime(entry, path))) if taken else None
+        return self._mapping.property_for(blob_type_of(_mime(entry, path)), self._bucket.bucket_schema) if taken else None
 
     def _object(self, entry: Entry, kind: str, existing: StoredObject | None, *, generation: int, now: str) -> StoredObject:
         path = self._source.relative(entry.key)
         declared = self._bucket.bucket_schema.properties[kind]
         filename = path.rpartition("/")[2]
-        fields = self._bucket.bucket_schema.fit(
-            {kind: declared.type}, {"path": path, "filename": filename}, owner=f"File {path!r}"
-        )
+        own = {"path": path, "filename": filename}
+        try:
+            own |= self._mapping.fields(path)
+        except ValueError as error:
+            raise SchemaViolation(f"File {path!r}: {error}.") from error
+        fields = self._bucket.bucket_schema.fit({kind: declared.type}, own, owner=f"File {path!r}")
         blob = Blob(
             property=kind,
             type=declared.type,
@@ -142,7 +204,7 @@ class Intake:
             etag=entry.etag,
             version=entry.version,
             filename=filename,
-            mime_type=_mime(entry, path),
+            mime_type=self._mapping.mime_type(kind) or _mime(entry, path),
             size_bytes=entry.size,
         )
         object_id = existing.object_id if existing else derived_id("obj", self._sync.sync_id, str(blob.key), str(generation))

@@ -40,6 +40,12 @@ class Manifest(Value):
     buckets: Mapping[str, ManifestBucket] = Field(default_factory=dict)
     collections: Mapping[str, dict[str, Any]] = Field(default_factory=dict)
 
+    @property
+    def names_resources(self) -> bool:
+        """Whether a sync's connection is a Dagster resource, which `definitions.connections` resolves."""
+        syncs = [sync for bucket in self.buckets.values() for sync in bucket.syncs.values()]
+        return any("resource" in (sync.get("connection") or {}) for sync in syncs)
+
 
 @dataclass
 class Applied:

@@ -1,22 +1,27 @@
 """What people do to syncs and connections: make, change, pause, trigger, give up on dead letters. Passes are in `syncs`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
 from mixpeek_dagster import plugins
 from mixpeek_dagster.catalog import Records
+from mixpeek_dagster.catalog.syncs import KeyState
 from mixpeek_dagster.errors import BadRequest, Forbidden, Invalid, MixpeekError, ProviderError, UnknownName, WrongState
 from mixpeek_dagster.models.buckets import Bucket
 from mixpeek_dagster.models.connections import FIXED, ConnectionCreate, ConnectionPatch, SyncCreate, SyncPatch
 from mixpeek_dagster.models.ids import ConnectionId, SyncJobId, new_id
+from mixpeek_dagster.models.objects import GIVEN_UP
 from mixpeek_dagster.models.syncs import Connection, ConnectionSpec, Sync, SyncSpec, SyncStatus
-from mixpeek_dagster.pipeline.connections import make_connection, open_config
+from mixpeek_dagster.pipeline.connections import make_connection, open_config, unseal
 from mixpeek_dagster.pipeline.creation import create_sync, validation_words
+from mixpeek_dagster.pipeline.kept_tokens import HeldTokens, sealed_tokens
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.connect import FSSPEC, canonical, open_source, read_config
 from mixpeek_dagster.storage.egress import check_url
+from mixpeek_dagster.storage.tokens import TokenKeeper
 
 SUSPEND_AFTER = 5
 """So many failed tests in a row suspend a connection."""
@@ -115,6 +120,37 @@ def trigger(records: Records, sync: Sync, *, full: bool, now: str) -> SyncJobId:
     return job_id
 
 
+def confirm_deletes(records: Records, sync: Sync, *, now: str) -> int:
+    """Allow the deletes that the last pass held back; how many. The pass that makes them starts now.
+
+    Raises:
+        WrongState: nothing is held back, or the sync is paused.
+    """
+    held = sync.last_counters.held if sync.last_counters else 0
+    if not held:
+        raise WrongState(f"Sync {sync.sync_id} holds no deletes back: there is nothing to confirm.")
+    trigger(records, sync, full=False, now=now)
+    records.syncs.set(sync.sync_id, now=now, confirm_deletes=True)
+    return held
+
+
+def requeue(records: Records, sync: Sync, states: Sequence[KeyState | None], *, now: str) -> int:
+    """Let the next pass, which starts now, try dead letters again; how many. For `states` see `sync_reports.dead_letters`."""
+    count = records.syncs.requeue(sync.sync_id, [one for one in states if one is not None])
+    if None in states:
+        count += records.objects.set_tries(sync.sync_id, 0)
+    if count:
+        trigger(records, sync, full=False, now=now)
+    return count
+
+
+def give_up(records: Records, sync: Sync, states: Sequence[KeyState | None], *, now: str) -> int:
+    """Show dead letters no more; how many."""
+    keys = [one for one in states if one is not None]
+    count = records.syncs.give_up(sync.sync_id, keys, reason="marked as failed", now=now)
+    return count + (records.objects.set_tries(sync.sync_id, GIVEN_UP) if None in states else 0)
+
+
 def save_connection(warehouse: Warehouse, body: ConnectionCreate) -> Connection:
     """Record a connection, after a test unless the body says otherwise.
 
@@ -125,7 +161,7 @@ def save_connection(warehouse: Warehouse, body: ConnectionCreate) -> Connection:
     name = check_provider(body.provider_type, config, settings=warehouse.settings)
     read_config(name, config)
     if body.test_before_save:
-        _test_place(warehouse, name, config)
+        config |= _test_place(warehouse, name, config)
     connection, secrets = make_connection(
         ConnectionSpec(provider=name, config=config), settings=warehouse.settings, now=warehouse.now(), name=body.name
     )
@@ -137,27 +173,30 @@ def save_connection(warehouse: Warehouse, body: ConnectionCreate) -> Connection:
 
 
 def change_connection(warehouse: Warehouse, identifier: str, body: ConnectionPatch) -> Connection:
-    """Change what the body names; credentials that are left out of a new config stay."""
+    """Change what the body names; credentials that are left out of a new config stay, with the tokens they were changed for."""
     with warehouse.catalog.reading() as records:
         before, secrets = records.syncs.connection(identifier)
-    config, now = dict(before.config), warehouse.now()
+    given = {key: value for key, value in (body.provider_config or {}).items() if key != "provider_type"}
+    stays = not _has_secrets(given)
     if body.provider_config is not None:
-        given = {key: value for key, value in body.provider_config.items() if key != "provider_type"}
-        if not _has_secrets(given) and secrets is not None:
-            given["credentials"] = open_config(before.config, secrets, settings=warehouse.settings).get("credentials")
-        check_provider(before.provider, given, settings=warehouse.settings)
-        read_config(before.provider, given)
-        if body.test_before_save:
-            _test_place(warehouse, before.provider, given)
-        made, secrets = make_connection(
-            ConnectionSpec(provider=before.provider, config=given), settings=warehouse.settings, now=now
-        )
-        config = made.config
+        given |= unseal(secrets, warehouse.settings) if stays and secrets is not None else {}
+        opened = open_config(*_sealed(before.provider, given, warehouse), settings=warehouse.settings)
+        check_provider(before.provider, opened, settings=warehouse.settings)
+        read_config(before.provider, opened)
+        if body.test_before_save and stays:
+            test_place(warehouse, before.provider, opened, tokens=warehouse.tokens(before.connection_id))
+        elif body.test_before_save:
+            given |= _test_place(warehouse, before.provider, given)
     said = body.model_dump(include={"name", "description", "metadata", "write_enabled"}, exclude_none=True)
     if body.wanted_status is not None:
         said |= {"status": body.wanted_status, "consecutive_failures": 0}
-    after = before.model_copy(update={**said, "config": config, "updated_at": now})
     with warehouse.catalog.transaction() as records:
+        before, secrets = records.syncs.connection(before.connection_id)  # tokens may have been changed meanwhile
+        config, now = dict(before.config), warehouse.now()
+        if body.provider_config is not None:
+            given |= unseal(secrets, warehouse.settings) if stays and secrets is not None else {}
+            config, secrets = _sealed(before.provider, given, warehouse)
+        after = before.model_copy(update={**said, "config": config, "updated_at": now})
         records.syncs.put_connection(after, body=config, secrets=secrets)
     return after
 
@@ -165,14 +204,13 @@ def change_connection(warehouse: Warehouse, identifier: str, body: ConnectionPat
 def test_connection(warehouse: Warehouse, identifier: str, source_path: str | None) -> tuple[bool, str]:
     """Whether the provider answers and takes the credentials, and what it says; the result is kept on the connection."""
     with warehouse.catalog.reading() as records:
-        connection, secrets = records.syncs.connection(identifier)
+        connection, _ = records.syncs.connection(identifier)
         used = [sync.spec.source_path for sync in records.syncs.all() if sync.connection_id == connection.connection_id]
     path = source_path if source_path is not None else next(iter(used), "")
     problem: str | None = None
     is_down = False
     try:
-        config = open_config(connection.config, secrets, settings=warehouse.settings)
-        open_source(connection.provider, config, source_path=path, settings=warehouse.settings).check()
+        warehouse.open_source(connection.connection_id, path).check()
     except MixpeekError as error:
         problem, is_down = error.message[:1000], isinstance(error, ProviderError)
     if problem and not is_down:  # the question was wrong, which says nothing about the connection
@@ -181,6 +219,7 @@ def test_connection(warehouse: Warehouse, identifier: str, source_path: str | No
     status = connection.status if failures < SUSPEND_AFTER else "SUSPENDED"
     result = {"consecutive_failures": failures, "last_error": problem, "last_used_at": warehouse.now(), "status": status}
     with warehouse.catalog.transaction() as records:
+        connection, secrets = records.syncs.connection(connection.connection_id)  # the test may have changed its tokens
         records.syncs.put_connection(connection.model_copy(update=result), body=connection.config, secrets=secrets)
     return problem is None, problem or "The place can be listed and read."
 
@@ -201,14 +240,25 @@ def _has_secrets(config: dict[str, Any]) -> bool:
     return isinstance(credentials, dict) and bool(set(credentials) - {"type"})
 
 
-def _test_place(warehouse: Warehouse, provider: str, config: dict[str, Any]) -> None:
-    """Contact the provider, where the config alone says which place to look at; elsewhere the first sync finds out."""
-    resolved = open_config(*_sealed(provider, config, warehouse), settings=warehouse.settings)
+def _test_place(warehouse: Warehouse, provider: str, config: dict[str, Any]) -> dict[str, Any]:
+    """Contact the provider, where the config alone says which place to look at; elsewhere the first sync finds out.
+
+    Returns what has to be recorded with the config: tokens that the test was given in exchange for those in it.
+    """
+    tokens, opened = HeldTokens(), open_config(*_sealed(provider, config, warehouse), settings=warehouse.settings)
+    test_place(warehouse, provider, opened, tokens=tokens)
+    return {"tokens": sealed_tokens(tokens.grant, opened)} if tokens.grant is not None else {}
+
+
+def test_place(warehouse: Warehouse, provider: str, config: dict[str, Any], *, tokens: TokenKeeper) -> bool:
+    """Contact the provider with an opened config; False when only a sync's source path would say which place to look at."""
     try:
-        source = open_source(provider, resolved, source_path="", settings=warehouse.settings)
+        source = open_source(provider, config, source_path="", settings=warehouse.settings, tokens=tokens)
     except Invalid:
-        return
+        read_config(provider, config)
+        return False
     source.check()
+    return True
 
 
 def _sealed(provider: str, config: dict[str, Any], warehouse: Warehouse) -> tuple[dict[str, Any], str | None]:

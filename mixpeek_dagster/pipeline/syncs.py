@@ -5,10 +5,7 @@ objects and batch items in the transaction that moves the cursor, and a key that
 goes. A pass may stop after any page and go on later, in another process.
 """
 
-import hashlib
 import time
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from mixpeek_dagster.catalog import Records
@@ -16,16 +13,29 @@ from mixpeek_dagster.catalog.syncs import KeyState, LockLost
 from mixpeek_dagster.errors import BadListing, CatalogError, MixpeekError
 from mixpeek_dagster.models.buckets import Bucket
 from mixpeek_dagster.models.ids import SyncId, SyncJobId, new_id
+from mixpeek_dagster.models.objects import ObjectStatus
 from mixpeek_dagster.models.syncs import Counters, Phase, Sync, SyncCursor, SyncMode, SyncStatus
 from mixpeek_dagster.pipeline.intake import Intake
+from mixpeek_dagster.pipeline.merge import (
+    TRIED_AGAIN,
+    ask_for,
+    compare,
+    config_hash,
+    first_cursor,
+    from_the_start,
+    held_deletes,
+    is_full,
+    moved_on,
+    read_page,
+    registered,
+    room_of,
+    unordered_cursor,
+)
 from mixpeek_dagster.pipeline.removal import finish_removals, remove_objects
 from mixpeek_dagster.pipeline.warehouse import Warehouse
-from mixpeek_dagster.storage.provider import Entry, ObjectSource
+from mixpeek_dagster.storage.provider import ObjectSource
 
 LOCK_S = 120.0
-_SURE_DELETES = 100  # so many missing files are believed without asking, however small the source is
-_HEADS = 8
-_IDLE_PAGES = 1000  # so many pages in a row without a new file: the listing goes round in circles
 
 
 @dataclass(frozen=True)
@@ -66,16 +76,6 @@ def advance(warehouse: Warehouse, sync_id: SyncId, *, budget_s: float, force: bo
             records.syncs.unlock(sync_id, owner=warehouse.owner)
 
 
-def config_hash(sync: Sync, bucket: Bucket, *, place: str) -> str:
-    """Changes when a pass could take other files, or make other objects of them; credentials are not in it.
-
-    Args:
-        place: what the source lists, as its `uri`: a connection may be pointed at another bucket.
-    """
-    spec = sync.spec.model_dump_json(include={"source_path", "file_filters", "schema_mapping"})
-    return hashlib.sha256(f"{sync.provider}{place}{spec}{bucket.bucket_schema.model_dump_json()}".encode()).hexdigest()[:16]
-
-
 class _Pass:
     """One call's share of a pass. `cursor` is what the catalog holds, moved only in the transaction that does the work."""
 
@@ -86,17 +86,20 @@ class _Pass:
         self.source: ObjectSource = warehouse.source(sync)
         self.intake = Intake(sync, bucket, self.source)
         self.started = time.perf_counter()
-        self.config_hash = config_hash(sync, bucket, place=self.source.uri)
-        self.drifted = sync.cursor.config_hash != self.config_hash
+        self.pass_hash = config_hash(sync, bucket, place=self.source.uri)
 
     def run(self, *, deadline: float) -> Progress:
-        if self.cursor.phase is Phase.IDLE or self.cursor.pass_hash != self.config_hash:
+        if self._phase() is Phase.IDLE or self.cursor.pass_hash != self.pass_hash:
             self._begin()
+        elif self.cursor.job_id is None:
+            self._go_on()
         while self._phase() is not Phase.IDLE:
             if self._phase() is Phase.DELETE:
                 self._confirm_missing()
             else:
                 self._take_page()
+            if is_full(self.cursor, self.sync.spec):
+                return self._rest()
             if time.monotonic() >= deadline and self._phase() is not Phase.IDLE:
                 return Progress(self.sync, self.cursor.counters, finished=False)
         return Progress(self.sync, self.sync.last_counters or Counters(), finished=True)
@@ -106,122 +109,78 @@ class _Pass:
 
     def _begin(self) -> None:
         """Start a pass; one that was under way with another configuration is given up."""
-        sync, now = self.sync, self.warehouse.now()
-        unordered = self.cursor.unordered or self.source.capabilities.order == "unordered"
-        cursor = SyncCursor(
-            phase=Phase.SWEEP if unordered else Phase.SCAN,
-            unordered=unordered,
-            generation=self.cursor.generation + 1,
-            config_hash=self.cursor.config_hash,
-            pass_hash=self.config_hash,
-            job_id=SyncJobId(new_id("job")),
-            started_at=now,
-            confirmed_deletes=sync.confirm_deletes,
-        )
+        cursor = first_cursor(self.sync, self.source, pass_hash=self.pass_hash)
         with self.warehouse.catalog.transaction() as records:
+            now = self.warehouse.now()
             if self.cursor.phase is not Phase.IDLE:
-                records.syncs.forget_missing(sync.sync_id)
+                records.syncs.forget_missing(self.sync.sync_id)
                 if self.cursor.job_id is not None:
                     words = "The sync was changed; its pass started again."
                     records.syncs.save_job(
                         self.cursor.job_id, status="failed", counters=self.cursor.counters, now=now, error=words
                     )
-            queued = records.syncs.queued_job(sync.sync_id)
-            if queued is not None:  # somebody asked for this pass, and knows its id
-                records.syncs.start_job(queued, now=now)
-                cursor = cursor.model_copy(update={"job_id": queued})
-            elif cursor.job_id is not None:
-                trigger = "manual" if sync.triggered_at else "scheduled"
-                records.syncs.add_job(cursor.job_id, sync.sync_id, trigger=trigger, now=now)
-            full = self.cursor.full or records.syncs.get(sync.sync_id).pending_full
-            cursor = cursor.model_copy(update={"full": full})
-            # Due from here on until it ends, however it was started.
-            self._save(records, cursor, triggered_at=None, pending_full=False, confirm_deletes=False, next_pass_at=now)
+            self._start_job(records, cursor.model_copy(update={"started_at": now}), pending_full=False, confirm_deletes=False)
+
+    def _go_on(self) -> None:
+        """Start another run of a pass whose last run had taken as many objects as one may."""
+        done = self.cursor.counters
+        cursor = self.cursor.model_copy(update={"taken_before": done.new + done.changed})
+        with self.warehouse.catalog.transaction() as records:
+            self._start_job(records, cursor)
+
+    def _start_job(self, records: Records, cursor: SyncCursor, **values: object) -> None:
+        """Record the run that starts now: the one that somebody asked for, and knows the id of, or a new one."""
+        now, job_id = self.warehouse.now(), records.syncs.queued_job(self.sync.sync_id)
+        if job_id is not None:
+            records.syncs.start_job(job_id, now=now)
+        else:
+            job_id = SyncJobId(new_id("job"))
+            trigger = "manual" if self.sync.triggered_at else "scheduled"
+            records.syncs.add_job(job_id, self.sync.sync_id, trigger=trigger, now=now)
+        # Due from here on until it ends, however it was started.
+        cursor = cursor.model_copy(update={"job_id": job_id})
+        self._save(records, cursor, triggered_at=None, next_pass_at=now, **values)
 
     # Listing
 
     def _take_page(self) -> None:
-        cursor, sweeping = self.cursor, self.cursor.phase is Phase.SWEEP
-        page = self.source.list_page(after=None if sweeping else cursor.after_key, token=cursor.token)
-        entries: Sequence[Entry] = page.entries
-        if page.token is not None and page.token in (cursor.token, cursor.landmark):
-            raise BadListing(f"The listing of {self.source.uri} goes round in circles: it continues where it was before.")
-        if cursor.idle_pages > _IDLE_PAGES:
-            raise BadListing(f"The listing of {self.source.uri} names no new file on {cursor.idle_pages} pages in a row.")
-        if sweeping:
-            entries = list({entry.key: entry for entry in entries}.values())  # without an order a page may name a file twice
-        elif not _ascends(entries, cursor.after_key):
+        page = read_page(self.source, self.cursor)
+        if page is None:
             return self._restart_unordered()
-        last = page.token is None
-        upto = entries[-1].key if entries and not last else None
-        fresh: Sequence[tuple[Entry, tuple[object, ...] | None]] = []
-        missing: Sequence[bytes] = []
+        before, now = self.cursor, self.warehouse.now()
         with self.warehouse.catalog.transaction() as records:
-            if sweeping:
-                known = records.syncs.keys_named(self.sync.sync_id, [entry.key for entry in entries])
-                fresh = [(entry, known.get(entry.key)) for entry in entries]
-                first_seen = records.syncs.mark_seen(self.sync.sync_id, list(known), generation=cursor.generation)
-                is_idle = not first_seen and len(known) == len(entries)
-            else:
-                is_idle = not entries
-                if entries or last:
-                    rows = records.syncs.keys_between(self.sync.sync_id, cursor.after_key, upto)
-                    fresh, missing = _merge(entries, rows)
-            counters = self._register(records, fresh, unchanged=entries)
-            records.syncs.set_key_state(self.sync.sync_id, missing, KeyState.MISSING)
-            cursor = cursor.model_copy(
-                update={
-                    "after": entries[-1].key.hex() if entries else cursor.after,
-                    "token": page.token,
-                    "counters": counters,
-                    "idle_pages": cursor.idle_pages + 1 if is_idle else 0,
-                    # Brent's way to find a circle: remember where we were after 1, 2, 4, 8 … pages.
-                    "landmark": page.token if counters.pages & (counters.pages - 1) == 0 else cursor.landmark,
-                    "phase": Phase.DELETE if last else cursor.phase,
-                }
-            )
-            if last and sweeping:
-                records.syncs.mark_unseen_missing(self.sync.sync_id, generation=cursor.generation)
-            if last:
-                self.intake.close_batches(records, settings=self.warehouse.settings, now=self.warehouse.now())
+            rows = registered(records, self.sync, before, page)
+            room = room_of(before, self.sync.spec)
+            found = compare(records, self.intake, before, page, rows, source=self.source, room=room, now=now)
+            is_idle = not found.entries
+            if before.phase is Phase.SWEEP:
+                first_seen = records.syncs.mark_seen(self.sync.sync_id, found.known, generation=before.generation)
+                is_idle = not first_seen and len(found.known) == len(found.entries)
+            self.intake.record(records, found.taken, generation=before.generation)
+            remove_objects(records, self.warehouse.index, found.taken.drifted_out, now=now)
+            self.intake.fill_batches(records, found.taken.object_ids, settings=self.warehouse.settings, cursor=before, now=now)
+            newly = [row[0] for row in found.absent if row[4] != KeyState.MISSING]
+            records.syncs.set_key_state(self.sync.sync_id, newly, KeyState.MISSING)
+            cursor = moved_on(before, page, found, is_idle=is_idle, seconds=self._lap())
+            if cursor.phase is Phase.DELETE:
+                if before.phase is Phase.SWEEP:
+                    records.syncs.mark_unseen_missing(self.sync.sync_id, generation=before.generation)
+                self._try_again(records, cursor, now=now)
+                self.intake.close_batches(records, settings=self.warehouse.settings, now=now)
             self._save(records, cursor)
         return None
 
+    def _try_again(self, records: Records, cursor: SyncCursor, *, now: str) -> None:
+        """Put objects into a batch once more whose extraction failed for a reason that may have passed."""
+        failed, _ = records.objects.failed_of_sync(self.sync.sync_id, dead=False, limit=TRIED_AGAIN)
+        again = [stored.object_id for stored in failed]
+        records.objects.set_status(again, ObjectStatus.PENDING, now=now)
+        self.intake.fill_batches(records, again, settings=self.warehouse.settings, cursor=cursor, now=now)
+
     def _restart_unordered(self) -> None:
-        """The listing is not in byte order: nothing it did not show may be called missing. Start again, marking what is seen."""
-        cursor = self.cursor.model_copy(
-            update={"phase": Phase.SWEEP, "unordered": True, "counters": Counters(), **_from_the_start(self.cursor)}
-        )
         with self.warehouse.catalog.transaction() as records:
             records.syncs.forget_missing(self.sync.sync_id)
-            self._save(records, cursor)
-
-    def _register(
-        self, records: Records, fresh: Iterable[tuple[Entry, tuple[object, ...] | None]], *, unchanged: Sequence[Entry]
-    ) -> Counters:
-        """Record what a page changed; `fresh` are entries that differ from what is registered, with that."""
-        full = self.cursor.full
-        if self.drifted or full:  # the filters or the mapping changed, or somebody wants every file to be looked at again
-            known = records.syncs.keys_named(self.sync.sync_id, [entry.key for entry in unchanged])
-            fresh = [(entry, known.get(entry.key)) for entry in unchanged]
-        now = self.warehouse.now()
-        taken = self.intake.take(records, fresh, generation=self.cursor.generation, drifted=self.drifted, full=full, now=now)
-        if taken.drifted_out:
-            remove_objects(records, self.warehouse.index, taken.drifted_out, now=now)
-        counters = self.cursor.counters.plus(
-            listed=len(unchanged),
-            new=taken.new,
-            changed=taken.changed,
-            skipped=taken.skipped,
-            failed=taken.failed,
-            deleted=len(taken.drifted_out),
-            unchanged=len(unchanged) - taken.new - taken.changed - taken.skipped - taken.failed,
-            bytes=sum(entry.size for entry in unchanged) - taken.skipped_bytes,
-            pages=1,
-            seconds=self._lap(),
-        )
-        self.intake.fill_batches(records, taken.object_ids, settings=self.warehouse.settings, cursor=self.cursor, now=now)
-        return counters
+            self._save(records, unordered_cursor(self.cursor))
 
     # Deletes
 
@@ -233,13 +192,17 @@ class _Pass:
             missing = records.syncs.missing(sync_id, limit=500)
         if not missing or not self.sync.spec.reconcile.on_delete:
             return self._end(held=0)
-        held = self._held(counts)
+        held = held_deletes(
+            self.cursor.counters,
+            self.sync.spec,
+            missing=counts.get(KeyState.MISSING, 0),
+            registered=sum(counts.values()),
+        )
         if held and not self.cursor.confirmed_deletes:
             return self._end(held=held)
-        with ThreadPoolExecutor(_HEADS) as pool:
-            heads = list(pool.map(lambda key: self.source.head(key.key), missing))
-        gone = [key for key, head in zip(missing, heads) if head is None]
-        back = [key.key for key, head in zip(missing, heads) if head is not None]
+        there = ask_for(self.source, [key.key for key in missing])
+        gone = [key for key, is_there in zip(missing, there) if not is_there]
+        back = [key.key for key, is_there in zip(missing, there) if is_there]
         with self.warehouse.catalog.transaction() as records:
             now = self.warehouse.now()
             remove_objects(records, self.warehouse.index, [key.object_id for key in gone if key.object_id], now=now)
@@ -251,19 +214,12 @@ class _Pass:
         finish_removals(self.warehouse)
         return None
 
-    def _held(self, counts: dict[KeyState, int]) -> int:
-        """How many deletes are too many to believe: more than 100 and the allowed share, or everything there was."""
-        missing, registered = counts.get(KeyState.MISSING, 0), sum(counts.values())
-        vanished = self.cursor.counters.listed == 0 and missing > 0
-        many = missing > max(_SURE_DELETES, self.sync.spec.max_deleted_ratio * registered)
-        return missing if vanished or many else 0
-
     # Ends
 
     def _end(self, *, held: int) -> None:
         spec, now = self.sync.spec, self.warehouse.now()
         counters = self.cursor.counters.plus(held=held, seconds=self._lap())
-        cursor = SyncCursor(generation=self.cursor.generation, config_hash=self.config_hash, unordered=self.cursor.unordered)
+        cursor = SyncCursor(generation=self.cursor.generation, config_hash=self.pass_hash, unordered=self.cursor.unordered)
         # A pass costs money and load: poll no more often than twenty times its own length.
         wait_s = max(float(spec.polling_interval_seconds), min(20 * counters.seconds, 3600.0))
         done = spec.sync_mode is SyncMode.INITIAL_ONLY
@@ -289,6 +245,20 @@ class _Pass:
             records.syncs.settle_status(self.sync.sync_id, SyncStatus.COMPLETED if done else SyncStatus.ACTIVE)
             self.sync = self.sync.model_copy(update={"last_counters": counters, "last_error": error})
 
+    def _rest(self) -> Progress:
+        """The run has taken as many objects as one may: submit them; the next run lists on from here."""
+        spec, now, counters = self.sync.spec, self.warehouse.now(), self.cursor.counters
+        wait_s = 0 if spec.sync_mode is SyncMode.INITIAL_ONLY else spec.polling_interval_seconds
+        with self.warehouse.catalog.transaction() as records:
+            self.intake.close_batches(records, settings=self.warehouse.settings, now=now)
+            if self.cursor.job_id:
+                records.syncs.save_job(self.cursor.job_id, status="completed", counters=counters, now=now)
+            cursor = self.cursor.model_copy(update={"job_id": None})
+            again = {"consecutive_failures": 0, "last_error": None, "next_pass_at": self.warehouse.now(plus_s=wait_s)}
+            self._save(records, cursor, last_counters=counters.model_dump(), **again)
+            self.sync = self.sync.model_copy(update={"last_counters": counters, "last_error": None})
+        return Progress(self.sync, counters, finished=True)
+
     def _save(self, records: Records, cursor: SyncCursor, **values: object) -> None:
         """Record the cursor, and prolong the lock: whoever works is alive."""
         until = self.warehouse.now(plus_s=LOCK_S)
@@ -302,45 +272,12 @@ class _Pass:
         return self.started - started
 
 
-def _ascends(entries: Sequence[Entry], after: bytes | None) -> bool:
-    previous = after
-    for entry in entries:
-        if previous is not None and entry.key <= previous:
-            return False
-        previous = entry.key
-    return True
-
-
-def _merge(
-    entries: Sequence[Entry], rows: Sequence[tuple[object, ...]]
-) -> tuple[list[tuple[Entry, tuple[object, ...] | None]], list[bytes]]:
-    """Compare a sorted page with the sorted keys registered in the same range: what is new or differs, and what is missing.
-
-    Both start with (key, size, etag, version); a registered row goes on with its state.
-    """
-    if len(entries) == len(rows) and all(entry[:4] == row[:4] and row[4] == 0 for entry, row in zip(entries, rows)):
-        return [], []
-    registered = {row[0]: row for row in rows}
-    fresh = []
-    for entry in entries:
-        row = registered.pop(entry.key, None)
-        if row is None or entry[:4] != row[:4] or row[4] != KeyState.LIVE:
-            fresh.append((entry, row))
-    missing = [key for key, row in registered.items() if row[4] != KeyState.MISSING]
-    return fresh, missing  # type: ignore[return-value]
-
-
 def _without_token(cursor: SyncCursor, source: ObjectSource) -> SyncCursor:
     """Where to go on when the provider does not take its token back: behind the last key where it can, else from the start."""
     if cursor.token is None:
         return cursor
     again = cursor.unordered or not source.capabilities.start_after
-    return cursor.model_copy(update=_from_the_start(cursor) if again else {"token": None, "landmark": None})
-
-
-def _from_the_start(cursor: SyncCursor) -> dict[str, object]:
-    """List again under a new generation, so that what was seen before counts as not seen."""
-    return {"token": None, "after": None, "generation": cursor.generation + 1, "idle_pages": 0, "landmark": None}
+    return cursor.model_copy(update=from_the_start(cursor) if again else {"token": None, "landmark": None, "idle_pages": 0})
 
 
 def _record_failure(warehouse: Warehouse, sync_id: SyncId, error: MixpeekError) -> Progress:

@@ -19,6 +19,7 @@ from mixpeek_dagster.models.syncs import Sync
 from mixpeek_dagster.models.values import iso, utc_now
 from mixpeek_dagster.pipeline.catalog_vectors import CatalogVectors
 from mixpeek_dagster.pipeline.connections import open_config, signing_key
+from mixpeek_dagster.pipeline.kept_tokens import KeptTokens
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.blobs import BlobStore
 from mixpeek_dagster.storage.connect import open_source
@@ -91,7 +92,17 @@ class Warehouse:
         with self.catalog.reading() as records:
             connection, secrets = records.syncs.connection(connection_id)
         config = open_config(connection.config, secrets, settings=self.settings)
-        return open_source(connection.provider, config, source_path=source_path, settings=self.settings)
+        return open_source(
+            connection.provider,
+            config,
+            source_path=source_path,
+            settings=self.settings,
+            tokens=self.tokens(connection.connection_id),
+        )
+
+    def tokens(self, connection_id: ConnectionId) -> KeptTokens:
+        """Where a connection's rotating tokens are kept."""
+        return KeptTokens(self.catalog, connection_id, settings=self.settings, now=self.now)
 
     def close(self) -> None:
         """Release what was opened."""

@@ -178,6 +178,8 @@ class AzureSource:
         return page
 
     def head(self, key: bytes) -> Entry | None:
+        if not self.place.holds(key):
+            return None
         response = self._send(self._path(key), {}, method="HEAD")
         read_all(response)  # nothing, but the connection is free again
         if response.status == 200:

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, BinaryIO, Literal, NamedTuple, Self
+from typing import Any, BinaryIO, ClassVar, Literal, NamedTuple, Self
 from urllib.parse import quote, urlencode
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
@@ -23,9 +23,10 @@ from mixpeek_dagster.storage.content_types import guess_content_type
 from mixpeek_dagster.storage.egress import check_url
 from mixpeek_dagster.storage.http import Http, Request, body_stream, read_all
 from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
-from mixpeek_dagster.storage.tokens import BearerToken, Grant, ask_for_token, form_request, sign_jwt
+from mixpeek_dagster.storage.tokens import BearerToken, Grant, TokenKeeper, ask_for_token, form_request, sign_jwt
 
 FIELDS = "type,id,name,size,sha1,content_modified_at,modified_at"
+_LASTS_S = 3600.0
 LONGEST_ANSWER = 64 * 1024 * 1024
 REQUESTS_PER_PAGE = 20
 """A page of a tree of many empty folders ends after so many requests, so that a listing keeps its place."""
@@ -84,6 +85,7 @@ class BoxSource:
     """The files below one folder, in no particular order. A file's revision is the SHA-1 of its content."""
 
     Config = BoxConfig
+    rotates_tokens: ClassVar[bool] = True
     capabilities = Capabilities(order="unordered", start_after=False)
 
     def __init__(self, folder_id: str, *, http: Http, token: BearerToken, base_url: str) -> None:
@@ -99,9 +101,9 @@ class BoxSource:
         *,
         source_path: str,
         settings: Settings,
-        on_refresh: Callable[[Grant], None] | None = None,
+        tokens: TokenKeeper | None = None,
     ) -> "BoxSource":
-        """`on_refresh` is told each new pair of OAuth tokens: Box's refresh tokens work once, so the pair must be kept."""
+        """`tokens` keeps each new pair of OAuth tokens: Box's refresh tokens work once."""
         folder_id = source_path.removeprefix("box://").strip("/") or config.folder_id
         if not folder_id.isdecimal():
             raise Invalid(
@@ -110,7 +112,7 @@ class BoxSource:
         base_url = config.endpoint_url.rstrip("/")
         check_url(base_url, allowed_hosts=settings.allowed_hosts)
         http = Http(allowed_hosts=settings.allowed_hosts)
-        token = BearerToken(_fetcher(config.credentials, http, f"{base_url}/oauth2/token", on_refresh))
+        token = BearerToken(_fetcher(config.credentials, http, f"{base_url}/oauth2/token", tokens))
         return cls(folder_id, http=http, token=token, base_url=base_url)
 
     @property
@@ -250,12 +252,10 @@ class BoxSource:
         return ProviderError(f"{said}.")
 
 
-def _fetcher(
-    credentials: BoxCredentials, http: Http, url: str, on_refresh: Callable[[Grant], None] | None
-) -> Callable[[], Grant]:
+def _fetcher(credentials: BoxCredentials, http: Http, url: str, tokens: TokenKeeper | None) -> Callable[[], Grant]:
     app = {"client_id": credentials.client_id, "client_secret": credentials.client_secret.get_secret_value()}
     if credentials.kind == "oauth":
-        return _OAuth(credentials, app, http, url, on_refresh)
+        return _OAuth(credentials, app, http, url, tokens)
     kind, subject = ("user", credentials.user_id) if credentials.user_id else ("enterprise", credentials.enterprise_id)
 
     def fetch() -> Grant:
@@ -286,33 +286,66 @@ def _fetcher(
 
 
 class _OAuth:
-    """A user's tokens: the one that was given first, then, when it was refused or is old, one for the refresh token."""
+    """A user's tokens: the pair that was kept last, else the one that was given, then one for the refresh token.
+
+    A refresh token works once. So what it was changed for is kept before it is used; and when it is refused, another process
+    was probably faster, and has kept a pair that works, or is about to.
+    """
 
     def __init__(
-        self,
-        credentials: BoxCredentials,
-        app: Mapping[str, str],
-        http: Http,
-        url: str,
-        on_refresh: Callable[[Grant], None] | None,
+        self, credentials: BoxCredentials, app: Mapping[str, str], http: Http, url: str, tokens: TokenKeeper | None
     ) -> None:
-        self._given = credentials.access_token.get_secret_value() if credentials.access_token else ""
-        self._refresh = credentials.refresh_token.get_secret_value() if credentials.refresh_token else ""
-        self._app, self._http, self._url, self._on_refresh = app, http, url, on_refresh
-        self._is_first = True
+        access = credentials.access_token.get_secret_value() if credentials.access_token else ""
+        refresh = credentials.refresh_token.get_secret_value() if credentials.refresh_token else None
+        self._now = Grant(access, _LASTS_S, refresh)
+        self._app, self._http, self._url, self._tokens = app, http, url, tokens
+        self._is_first, self._is_kept = True, True
 
     def __call__(self) -> Grant:
-        if self._is_first:
+        if self._adopt() or self._is_first:
             self._is_first = False
-            return Grant(self._given, 3600)
-        if not self._refresh:
-            raise AccessDenied("Box refused the access token, and the connection has no refresh_token: log in again, or use ccg.")
-        fields = {"grant_type": "refresh_token", "refresh_token": self._refresh, **self._app}
+            return self._now
+        if self._is_kept:
+            if not self._now.refresh_token:
+                raise AccessDenied(
+                    "Box refused the access token, and the connection has no refresh_token: log in again, or use ccg."
+                )
+            try:
+                self._change(self._now.refresh_token)
+            except AccessDenied as error:
+                if self._others_pair():
+                    return self._now
+                raise AccessDenied(
+                    f"{error.message} A refresh token works once: log in again, and give the connection the new pair."
+                ) from error
+        if self._tokens is not None:
+            self._tokens.save(self._now)  # when this fails, nothing has used the pair, and the next call keeps it
+        self._is_kept = True
+        return self._now
+
+    def _change(self, refresh_token: str) -> None:
+        fields = {"grant_type": "refresh_token", "refresh_token": refresh_token, **self._app}
         grant = ask_for_token(self._http, lambda: form_request(self._url, fields), who="Box")
-        self._refresh = grant.refresh_token or self._refresh
-        if self._on_refresh is not None:
-            self._on_refresh(grant)
-        return grant
+        self._now, self._is_kept = grant._replace(refresh_token=grant.refresh_token or refresh_token), False
+
+    def _others_pair(self) -> bool:
+        """Whether a pair turns up that another process was given for the same refresh token; it may still be on its way."""
+        for attempt in range(self._http.backoff.tries):
+            if self._adopt():
+                return True
+            wait_s = self._http.backoff.wait_s(attempt, None) if self._tokens is not None else None
+            if wait_s is None:
+                break
+            self._http.backoff.sleep(wait_s)
+        return False
+
+    def _adopt(self) -> bool:
+        """Take over the pair that was kept, if it is another one."""
+        kept = self._tokens.load() if self._tokens is not None and self._is_kept else None
+        if kept is None or kept.refresh_token == self._now.refresh_token:
+            return False
+        self._now = kept
+        return True
 
 
 def _entry(item: Mapping[str, Any], path: str) -> Entry:

@@ -9,6 +9,7 @@ from mixpeek_dagster import plugins
 from mixpeek_dagster.errors import Invalid
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.provider import ObjectSource
+from mixpeek_dagster.storage.tokens import TokenKeeper
 
 ALIASES: dict[str, str] = {
     "aws": "s3",
@@ -55,7 +56,9 @@ def read_config(provider: str, config: Mapping[str, Any]) -> BaseModel:
         raise _as_invalid(provider, error) from None
 
 
-def open_source(provider: str, config: Mapping[str, Any], *, source_path: str, settings: Settings) -> ObjectSource:
+def open_source(
+    provider: str, config: Mapping[str, Any], *, source_path: str, settings: Settings, tokens: TokenKeeper | None = None
+) -> ObjectSource:
     """A source of files. Nothing is contacted yet: call `check()` to find out whether it works.
 
     Args:
@@ -63,6 +66,7 @@ def open_source(provider: str, config: Mapping[str, Any], *, source_path: str, s
         config: the connection's settings, secrets in plain (references to the environment already resolved).
         source_path: as the user wrote it: `/videos/`, `bucket/videos`, `s3://bucket/videos`, `/mnt/archive`, a Box folder id.
         settings: the operator's limits: hosts, folders, use of this machine's own credentials.
+        tokens: keeps the tokens that a provider changes while it is used (`rotates_tokens`).
 
     Raises:
         UnknownName: nobody registered the provider.
@@ -71,9 +75,9 @@ def open_source(provider: str, config: Mapping[str, Any], *, source_path: str, s
     """
     model = read_config(provider, config)
     name = canonical(provider)
-    source: ObjectSource = plugins.load("providers", "fsspec" if name.startswith(FSSPEC) else name).connect(
-        model, source_path=source_path, settings=settings
-    )
+    kind = plugins.load("providers", "fsspec" if name.startswith(FSSPEC) else name)
+    kept = {"tokens": tokens} if getattr(kind, "rotates_tokens", False) else {}
+    source: ObjectSource = kind.connect(model, source_path=source_path, settings=settings, **kept)
     return source
 
 

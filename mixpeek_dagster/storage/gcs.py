@@ -129,6 +129,8 @@ class GCSSource:
         return Page(entries, next_token)
 
     def head(self, key: bytes) -> Entry | None:
+        if not self.place.holds(key):
+            return None
         response = self._send(f"{self._object_path(key)}?{urlencode({'fields': FIELDS})}")
         if response.status != 200:
             error = self._error(response, self.location(key))

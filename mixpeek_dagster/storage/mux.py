@@ -91,7 +91,10 @@ class MuxSource:
         return Page(entries, token)
 
     def head(self, key: bytes) -> Entry | None:
-        asset = self._asset(_asset_id(key))
+        asset_id = _asset_id(key)
+        if self.asset_id not in ("", asset_id):
+            return None
+        asset = self._asset(asset_id)
         return _entry(asset) if asset is not None else None
 
     @contextmanager

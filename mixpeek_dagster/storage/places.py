@@ -16,6 +16,10 @@ class Place(NamedTuple):
         """Bytes of a key that are not part of the path below the source: the prefix up to its last `/`."""
         return len(self.prefix[: self.prefix.rfind("/") + 1].encode())
 
+    def holds(self, key: bytes) -> bool:
+        """Whether a key is below the prefix."""
+        return key.startswith(self.prefix.encode())
+
 
 def place_of(source_path: str, *, bucket: str | None, prefix: str = "") -> Place:
     """Read a source path: `/videos/` relative to the connection's bucket, or `bucket/videos` (`s3://bucket/videos`) without one.

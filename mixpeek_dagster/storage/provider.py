@@ -80,7 +80,8 @@ class ObjectSource(Protocol):
         ...
 
     def head(self, key: bytes) -> Entry | None:
-        """The file as it is now; None only when the provider says that it does not exist."""
+        """The file as it is now; None only when the provider says that it does not exist, or the key is none of this source's: a
+        listing from its path could never name it."""
         ...
 
     def open(self, key: bytes, *, if_match: Entry | None = None) -> AbstractContextManager[BinaryIO]:
@@ -110,7 +111,10 @@ ConfigT_contra = TypeVar("ConfigT_contra", bound=BaseModel, contravariant=True)
 
 
 class Provider(Protocol[ConfigT_contra]):
-    """A vendor's class: what `plugins.load("providers", name)` returns. It also has an attribute `Config`, its pydantic model."""
+    """A vendor's class: what `plugins.load("providers", name)` returns. It also has an attribute `Config`, its pydantic model.
+
+    One that sets `rotates_tokens` gets `tokens`, a `TokenKeeper`, as another argument of `connect`.
+    """
 
     def connect(self, config: ConfigT_contra, *, source_path: str, settings: Settings) -> ObjectSource:
         """Build a source from a validated `Config`; `source_path` as the user wrote it (`/videos/`, `bucket/prefix`). No network.

@@ -91,6 +91,8 @@ class S3Source:
         return page
 
     def head(self, key: bytes) -> Entry | None:
+        if not self.place.holds(key):
+            return None
         try:
             params = {"Bucket": self.place.bucket, "Key": _key_text(key)}
             response = self._send("HEAD", "head_object", params)

@@ -5,7 +5,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlencode, urlsplit
 
 from mixpeek_dagster.errors import AccessDenied, Invalid, ProviderDown
@@ -20,6 +20,18 @@ class Grant(NamedTuple):
     access_token: str
     lasts_s: float
     refresh_token: str | None = None
+
+
+class TokenKeeper(Protocol):
+    """Keeps the newest pair of tokens of a connection whose refresh tokens work once, for all processes that use it."""
+
+    def load(self) -> Grant | None:
+        """The newest pair that was kept; None while the connection's own is the newest."""
+        ...
+
+    def save(self, grant: Grant) -> None:
+        """Keep a pair, durably: called before the pair is used for anything, as the one before it is worthless by then."""
+        ...
 
 
 class BearerToken:

@@ -9,9 +9,13 @@ import pytest
 from cryptography.fernet import Fernet
 
 from mixpeek_dagster.errors import Invalid
+from mixpeek_dagster.models.connections import ConnectionPatch
+from mixpeek_dagster.models.ids import ConnectionId
 from mixpeek_dagster.models.syncs import ConnectionSpec
 from mixpeek_dagster.pipeline.connections import make_connection, open_config
+from mixpeek_dagster.pipeline.sync_control import change_connection
 from mixpeek_dagster.settings import Settings
+from mixpeek_dagster.storage.tokens import Grant
 from tests.pipeline.worlds import FAKE, NOW, Library
 
 HUSH = "hush-hush-4711"
@@ -117,3 +121,63 @@ def test_the_servers_own_secrets_cannot_be_sent_to_a_provider(
     with pytest.raises(Invalid, match="may not name") as caught:
         open_config({}, secrets, settings=settings)
     assert HUSH not in str(caught.value)
+
+
+# Tokens that change while they are used
+
+
+def boxed(library: Library, refresh_token: Any) -> str:
+    """A recorded Box connection."""
+    credentials = {"client_id": "app", "client_secret": HUSH, "access_token": "first", "refresh_token": refresh_token}
+    spec = ConnectionSpec(provider="box", config={"credentials": credentials})
+    connection, secrets = make_connection(spec, settings=library.warehouse.settings, now=NOW, name="box")
+    with library.warehouse.catalog.transaction() as records:
+        records.syncs.add_connection(connection, body=connection.config, secrets=secrets)
+    return connection.connection_id
+
+
+def opened(library: Library) -> dict[str, Any]:
+    with library.warehouse.catalog.reading() as records:
+        connection, secrets = records.syncs.connection("box")
+    return open_config(connection.config, secrets, settings=library.warehouse.settings)
+
+
+@pytest.mark.parametrize("refresh_token", ["given", {"env": "MIXPEEK_BOX_REFRESH"}], ids=["in the config", "in the environment"])
+def test_a_new_pair_of_tokens_is_kept_encrypted_and_found_by_other_processes(
+    library: Library, refresh_token: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIXPEEK_BOX_REFRESH", "given")
+    connection_id = ConnectionId(boxed(library, refresh_token))
+    before = opened(library)
+    tokens = library.warehouse.tokens(connection_id)
+    assert tokens.load() is None
+    tokens.save(Grant("access-2", 3600, "refresh-2"))
+    tokens.save(Grant("access-3", 3600, "refresh-3"))
+    found = library.warehouse.tokens(connection_id).load()
+    assert found is not None
+    assert (found.access_token, found.refresh_token) == ("access-3", "refresh-3")
+    assert opened(library) == before, "the provider's own model never sees them"
+    library.warehouse.close()
+    assert all(b"refresh-3" not in file.read_bytes() for file in library.warehouse.settings.home.rglob("*") if file.is_file())
+
+
+def test_a_user_who_logs_in_again_is_believed_over_what_was_kept(library: Library) -> None:
+    connection_id = ConnectionId(boxed(library, "given"))
+    library.warehouse.tokens(connection_id).save(Grant("access-2", 3600, "refresh-2"))
+    same = ConnectionPatch(provider_config={"folder_id": "7"})
+    change_connection(library.warehouse, "box", same)
+    assert opened(library)["folder_id"] == "7"
+    assert library.warehouse.tokens(connection_id).load() is not None, "a change of something else loses no tokens"
+    new = {"client_id": "app", "client_secret": HUSH, "access_token": "again", "refresh_token": "given-again"}
+    change_connection(library.warehouse, "box", ConnectionPatch(provider_config={"credentials": new}))
+    assert library.warehouse.tokens(connection_id).load() is None
+
+
+def test_credentials_from_the_environment_stay_references_when_something_else_changes(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIXPEEK_BOX_REFRESH", "one")
+    boxed(library, {"env": "MIXPEEK_BOX_REFRESH"})
+    change_connection(library.warehouse, "box", ConnectionPatch(provider_config={"folder_id": "7"}))
+    monkeypatch.setenv("MIXPEEK_BOX_REFRESH", "two")
+    assert opened(library)["credentials"]["refresh_token"] == "two"

@@ -315,7 +315,7 @@ def test_a_refused_token_starts_the_pass_again(library: Library, order: Any) -> 
 def test_a_listing_that_never_ends_is_an_error_and_no_hang(
     library: Library, kind: Any, order: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mixpeek_dagster.pipeline.syncs._IDLE_PAGES", 50)
+    monkeypatch.setattr("mixpeek_dagster.pipeline.merge.IDLE_PAGES", 50)
     library.world.order, library.world.page_size = order, 4
     fill(library, *many(10), "skipped.mp4" if kind == "cycle" else "z.txt")
     library.poll()
@@ -362,6 +362,18 @@ def test_filters_that_change_add_and_remove_objects(library: Library) -> None:
     library.assert_follows_source()
 
 
+def test_another_source_path_takes_away_what_is_not_below_it(library: Library) -> None:
+    fill(library, "a/one.txt", "a/two.txt", "b/three.txt")
+    library.poll()
+    library.configure(source_path="a")
+    assert library.poll().counters.deleted == 1
+    assert set(library.objects()) == {"a/one.txt", "a/two.txt"}
+    library.configure(source_path="b")
+    counters = library.poll().counters
+    assert (counters.new, counters.deleted, counters.held) == (1, 2, 0)
+    assert set(library.objects()) == {"b/three.txt"}
+
+
 def test_filters_changed_in_the_middle_of_a_pass_hold_for_all_of_it(library: Library) -> None:
     library.world.page_size = 2
     fill(library, "a.md", "b.txt", "c.md", "d.txt", "e.md", "f.txt")
@@ -397,6 +409,78 @@ def test_without_reconciling_deletes_and_updates_objects_stay_as_they_are(librar
     library.configure(reconcile={})
     library.poll()
     library.assert_follows_source()
+
+
+def test_without_extracting_again_a_changed_file_is_recorded_and_not_queued(library: Library) -> None:
+    library.configure(reconcile={"re_extract_on_update": False})
+    fill(library, "a.txt")
+    library.poll()
+    library.world.put("a.txt", b"edited")
+    fill(library, "b.txt")
+    assert library.poll().counters.changed == 1
+    assert [len(batch) for batch in items(library)] == [1, 1]
+    library.assert_follows_source()
+
+
+def test_files_from_before_the_sync_was_to_begin_are_not_taken(library: Library) -> None:
+    library.configure(sync_from="2026-01-01T00:00:00Z")
+    library.world.put("old.txt", b"old", modified_at=1.6e9)
+    library.world.put("new.txt", b"new", modified_at=1.8e9)
+    assert (library.poll().counters.new, set(library.objects())) == (1, {"new.txt"})
+    library.configure(sync_from=None)
+    library.poll()
+    library.assert_follows_source()
+
+
+@pytest.mark.parametrize("order", ["bytes", "shuffled", "broken"])
+def test_a_run_takes_no_more_objects_than_it_may_and_the_next_goes_on(library: Library, order: Any) -> None:
+    library.world.order, library.world.page_size = order, 1 if order == "shuffled" else 4
+    library.configure(max_objects_per_run=3, polling_interval_seconds=60)
+    fill(library, *many(8))
+    taken, jobs = [], set()
+    for _ in range(3):
+        progress = library.advance(force=False)
+        assert progress is not None
+        assert progress.finished
+        taken.append(len(library.objects()))
+        jobs.add(library.now().cursor.job_id)
+        assert library.advance(force=False) is None, "the rest waits for the next run"
+        library.clock.move(60)
+    if order == "bytes":
+        assert taken == [3, 6, 8]
+    assert taken[-1] == 8
+    assert library.world.calls["list"] <= 12, "no run starts from the beginning"
+    library.assert_follows_source()
+    with library.warehouse.catalog.reading() as records:
+        rows, total = records.syncs.jobs(library.sync.sync_id)
+    assert total == 3
+    assert {row.status for row in rows} == {"completed"}
+    assert sum(map(len, items(library))) == 8
+    assert library.now().passes == (2 if order == "broken" else 1), "it was one pass, but where the last page was just full"
+    for name in many(8)[1:]:
+        library.world.delete(name)
+    library.configure(max_objects_per_run=1)
+    assert library.poll().counters.deleted == 7
+
+
+def test_an_initial_sync_of_many_runs_does_not_wait_between_them(library: Library) -> None:
+    library.configure(sync_mode="initial_only", max_objects_per_run=2)
+    fill(library, *many(5))
+    for _ in range(3):
+        assert library.advance(force=False) is not None
+    assert library.now().status is SyncStatus.COMPLETED
+    assert library.advance(force=False) is None
+    library.assert_follows_source()
+
+
+def test_a_full_pass_looks_at_every_file_again(library: Library) -> None:
+    needs(library, "title")
+    fill(library, "a.txt", "b.txt")
+    assert library.poll().counters.failed == 2
+    assert library.poll().counters.failed == 0
+    library.set_sync(pending_full=True, triggered_at=NOW)
+    assert library.poll().counters.failed == 2
+    assert library.poll().counters.failed == 0
 
 
 def needs(library: Library, *names: str) -> None:
@@ -671,3 +755,28 @@ def test_a_bucket_without_collections_completes_its_batches_with_the_words(libra
     (batch,) = library.batches()
     assert batch.status is BatchStatus.COMPLETED
     assert batch.error == "No collection reads from this bucket: nothing was extracted."
+
+
+# Mappings
+
+
+def test_a_mapping_fills_fields_and_its_change_reaches_every_object(library: Library) -> None:
+    folder = {"target_type": "field", "source": {"type": "folder_path", "segment": 0}}
+    library.configure(schema_mapping={"mappings": {"brand": folder}})
+    fill(library, "acme/a.txt", "umbrella/b.txt")
+    library.poll()
+    assert {path: one.fields["brand"] for path, one in library.objects().items()} == {
+        "acme/a.txt": "acme",
+        "umbrella/b.txt": "umbrella",
+    }
+    library.configure(schema_mapping={"mappings": {"brand": {**folder, "transform": "uppercase"}}})
+    counters = library.poll().counters
+    assert counters.changed == 2
+    assert {one.fields["brand"] for one in library.objects().values()} == {"ACME", "UMBRELLA"}
+    assert library.poll().counters.unchanged == 2
+    library.configure(schema_mapping={"mappings": {"brand": {**folder, "required": True}}})
+    fill(library, "loose.txt")
+    assert library.poll().counters.failed == 1
+    with library.warehouse.catalog.reading() as records:
+        (rejected,) = records.syncs.rejected(library.sync.sync_id)
+    assert rejected.error == "File 'loose.txt': mapped field 'brand' is required, and the path does not say it."

@@ -148,6 +148,10 @@ class ProviderContract:
             with pytest.raises(FileNotFoundError), world.source.open(world.key(name)):
                 pass
 
+    def test_a_file_outside_of_the_source_is_none_to_head(self, world: World) -> None:
+        """Also when it is there: after a change of path a pass must find out that what it had registered is none of its own."""
+        assert world.source.head(b"elsewhere/" + world.key(b"a.txt")) is None
+
     def test_a_deleted_file_is_gone_everywhere(self, world: World) -> None:
         world.put(b"a.txt", b"x")
         world.put(b"b.txt", b"x")

@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from mixpeek_dagster.errors import AccessDenied, BadListing, Changed, Invalid, ProviderDown, WrongConnection
+from mixpeek_dagster.errors import AccessDenied, BadListing, CatalogError, Changed, Invalid, ProviderDown, WrongConnection
 from mixpeek_dagster.storage.box import BoxConfig, BoxSource
 from mixpeek_dagster.storage.connect import open_source
 from mixpeek_dagster.storage.http import Backoff
@@ -35,6 +35,8 @@ class Stub:
         self.files: dict[str, tuple[str, str, bytes]] = {}
         """id → (parent, name, body)"""
         self.expired: set[str] = set()
+        self.used: set[str] = set()
+        """Refresh tokens: each works once."""
         self.tokens = (f"token-{number}" for number in itertools.count())
         self.grants: list[dict[str, str]] = []
         self.busy = 0
@@ -80,7 +82,10 @@ class Stub:
 
     def answer(self, asked: Asked) -> Answer:
         if asked.path == "/oauth2/token":
-            self.grants.append({name: values[0] for name, values in parse_qs(asked.body.decode()).items()})
+            self.grants.append(grant := {name: values[0] for name, values in parse_qs(asked.body.decode()).items()})
+            if grant.get("refresh_token") in self.used:
+                return _json({"error": "invalid_grant"}, 400)
+            self.used |= {grant["refresh_token"]} if "refresh_token" in grant else set()
             return _json({"access_token": next(self.tokens), "expires_in": 3600, "refresh_token": f"refresh-{len(self.grants)}"})
         if asked.path.startswith("/dl/"):
             assert "Authorization" not in asked.headers
@@ -194,15 +199,37 @@ def test_client_credentials_name_their_subject_and_renew_themselves(stub: Stub, 
     assert (stub.grants[0]["box_subject_type"], stub.grants[0]["box_subject_id"]) == ("enterprise", "1")
 
 
-def test_oauth_tokens_are_refreshed_and_the_new_pair_is_told(stub: Stub, server: Scripted) -> None:
-    told: list[Grant] = []
+class Kept:
+    """A keeper in memory, shared by what stands for several processes."""
+
+    def __init__(self) -> None:
+        self.saved: list[Grant] = []
+        self.fails: Exception | None = None
+        self.on_load: Callable[[], None] = lambda: None
+
+    def load(self) -> Grant | None:
+        self.on_load()
+        return self.saved[-1] if self.saved else None
+
+    def save(self, grant: Grant) -> None:
+        if self.fails:
+            raise self.fails
+        self.saved.append(grant)
+
+
+def oauth_source(server: Scripted, tokens: Kept) -> BoxSource:
     config = BoxConfig.model_validate(
         {
             "endpoint_url": server.url,
             "credentials": {"client_id": "app", "client_secret": "hush", "access_token": "given", "refresh_token": "once"},
         }
     )
-    source = BoxSource.connect(config, source_path=TOP, settings=allow(server.host), on_refresh=told.append)
+    return BoxSource.connect(config, source_path=TOP, settings=allow(server.host), tokens=tokens)
+
+
+def test_oauth_tokens_are_refreshed_and_the_new_pair_is_kept_before_it_is_used(stub: Stub, server: Scripted) -> None:
+    kept = Kept()
+    source = oauth_source(server, kept)
     source.check()
     assert stub.grants == []
     stub.expired |= {"given"}
@@ -210,7 +237,53 @@ def test_oauth_tokens_are_refreshed_and_the_new_pair_is_told(stub: Stub, server:
     stub.expired |= {"token-0"}
     source.check()
     assert [grant["refresh_token"] for grant in stub.grants] == ["once", "refresh-1"]
-    assert [grant.refresh_token for grant in told] == ["refresh-1", "refresh-2"]
+    assert [grant.refresh_token for grant in kept.saved] == ["refresh-1", "refresh-2"]
+    kept.fails = CatalogError("disk full")
+    stub.expired |= {"token-1"}
+    asked = len(server.asked)
+    with pytest.raises(CatalogError):
+        source.check()
+    used = [one for one in server.asked[asked:] if one.headers.get("Authorization") == "Bearer token-2"]
+    assert used == [], "a pair that is not kept is not used"
+    kept.fails = None
+    source.check()
+    assert [grant.refresh_token for grant in kept.saved] == ["refresh-1", "refresh-2", "refresh-3"]
+    assert len(stub.grants) == 3, "the pair that could not be kept at once was not lost"
+
+
+def test_another_process_goes_on_with_the_pair_that_was_kept(stub: Stub, server: Scripted) -> None:
+    kept = Kept()
+    first, second = oauth_source(server, kept), oauth_source(server, kept)
+    first.check()
+    second.check()
+    stub.expired |= {"given"}
+    first.check()
+    second.check()
+    assert len(stub.grants) == 1, "the second took over what the first was given"
+    oauth_source(server, kept).check()
+    assert len(stub.grants) == 1
+
+
+def test_two_processes_that_refresh_at_once_do_not_lock_each_other_out(stub: Stub, server: Scripted) -> None:
+    """The second is refused, as the token works once, and then finds the first one's pair."""
+    kept = Kept()
+    source = oauth_source(server, kept)
+    source._http.backoff = Backoff(sleep=lambda _: kept.saved.append(Grant("token-other", 3600, "refresh-other")))
+    source.check()
+    stub.expired |= {"given"}
+    stub.used |= {"once"}
+    source.check()
+    assert kept.saved[-1].refresh_token == "refresh-other"
+
+
+def test_a_refresh_token_that_nobody_has_the_next_of_says_to_log_in_again(stub: Stub, server: Scripted) -> None:
+    kept = Kept()
+    source = oauth_source(server, kept)
+    source._http.backoff = Backoff(sleep=lambda _: None)
+    stub.expired |= {"given"}
+    stub.used |= {"once"}
+    with pytest.raises(AccessDenied, match="log in again"):
+        source.check()
 
 
 def test_an_expired_oauth_token_without_refresh_is_denied(stub: Stub, server: Scripted) -> None:

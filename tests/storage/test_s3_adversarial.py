@@ -51,6 +51,16 @@ def source_of(server: Scripted, waits: list[float] | None = None, path: str = "b
 
 GOOD = page_xml(["a", "b"])
 
+
+def test_a_key_outside_of_the_source_is_none_of_its_files_and_not_asked_for() -> None:
+    with scripted(lambda _: Answer(200, b"it is there", {"ETag": '"e"'})) as server:
+        source = source_of(server, path="b/inside")
+        assert source.head(b"outside/a.txt") is None
+        assert source.head(b"inside-out.txt") is None
+        assert server.asked == []
+        assert source.head(b"inside/a.txt") is not None
+
+
 LIES = {
     "cut in the middle of an entry": GOOD[:-120],
     "cut before the end": GOOD[: -len("</ListBucketResult>")],

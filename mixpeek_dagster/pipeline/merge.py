@@ -1,0 +1,220 @@
+"""What one page of a listing means, decided and not yet done: a pass does it, a plan counts it, so that they cannot disagree.
+
+A page is checked for being possible, merged with the keys registered in its range, and its new and changed files are decided on
+(`Intake.decide`). Nothing here writes.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from mixpeek_dagster.catalog import Records
+from mixpeek_dagster.catalog.syncs import KeyState
+from mixpeek_dagster.errors import BadListing
+from mixpeek_dagster.models.buckets import Bucket
+from mixpeek_dagster.models.syncs import Counters, Phase, Sync, SyncCursor, SyncSpec
+from mixpeek_dagster.pipeline.intake import Intake, Taken
+from mixpeek_dagster.storage.provider import Entry, ObjectSource, Page
+
+Row = tuple[Any, ...]
+"""A registered key: the first six fields of `SourceKey`; of an unordered listing also the generation that has seen it last."""
+
+SURE_DELETES = 100
+"""So many missing files are believed without asking, however small the source is."""
+
+IDLE_PAGES = 1000
+"""So many pages in a row without a new file: the listing goes round in circles."""
+
+TRIED_AGAIN = 10_000
+"""So many failed objects are put into batches again at the end of one pass."""
+
+_HEADS = 8
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a page shows. `entries` are those of its files that were looked at, `absent` the registered keys it should have named.
+
+    `is_whole` is False when it was cut short because the run may take no more objects.
+    """
+
+    entries: Sequence[Entry]
+    taken: Taken
+    absent: Sequence[Row]
+    known: Sequence[bytes]
+    is_whole: bool
+
+
+def config_hash(sync: Sync, bucket: Bucket, *, place: str) -> str:
+    """Changes when a pass could take other files, or make other objects of them; credentials are not in it.
+
+    Args:
+        place: what the source lists, as its `uri`: a connection may be pointed at another bucket.
+    """
+    spec = sync.spec.model_dump_json(include={"source_path", "file_filters", "schema_mapping", "sync_from"})
+    return hashlib.sha256(f"{sync.provider}{place}{spec}{bucket.bucket_schema.model_dump_json()}".encode()).hexdigest()[:16]
+
+
+def first_cursor(sync: Sync, source: ObjectSource, *, pass_hash: str) -> SyncCursor:
+    """Where the next pass begins."""
+    unordered = sync.cursor.unordered or source.capabilities.order == "unordered"
+    return SyncCursor(
+        phase=Phase.SWEEP if unordered else Phase.SCAN,
+        unordered=unordered,
+        generation=sync.cursor.generation + 1,
+        config_hash=sync.cursor.config_hash,
+        pass_hash=pass_hash,
+        full=sync.pending_full,
+        confirmed_deletes=sync.confirm_deletes,
+    )
+
+
+def read_page(source: ObjectSource, cursor: SyncCursor) -> Page | None:
+    """The next page; None when it is not in the byte order that was promised, and nothing missing from it may be called gone.
+
+    Raises:
+        BadListing: it goes round in circles.
+    """
+    sweeping = cursor.phase is Phase.SWEEP
+    page = source.list_page(after=None if sweeping else cursor.after_key, token=cursor.token)
+    if page.token is not None and page.token in (cursor.token, cursor.landmark):
+        raise BadListing(f"The listing of {source.uri} goes round in circles: it continues where it was before.")
+    if cursor.idle_pages > IDLE_PAGES:
+        raise BadListing(f"The listing of {source.uri} names no new file on {cursor.idle_pages} pages in a row.")
+    if sweeping:  # without an order a page may name a file twice
+        return page._replace(entries=list({entry.key: entry for entry in page.entries}.values()))
+    return page if _ascends(page.entries, cursor.after_key) else None
+
+
+def registered(records: Records, sync: Sync, cursor: SyncCursor, page: Page) -> dict[bytes, Row] | Sequence[Row]:
+    """What the catalog knows of a page's range: its rows in order, or for an unordered listing those of its own keys."""
+    if cursor.phase is Phase.SWEEP:
+        return records.syncs.keys_named(sync.sync_id, [entry.key for entry in page.entries])
+    if not page.entries and page.token is not None:
+        return []
+    upto = page.entries[-1].key if page.token is not None else None
+    return records.syncs.keys_between(sync.sync_id, cursor.after_key, upto)
+
+
+def compare(
+    records: Records,
+    intake: Intake,
+    cursor: SyncCursor,
+    page: Page,
+    rows: dict[bytes, Row] | Sequence[Row],
+    *,
+    source: ObjectSource,
+    room: int,
+    now: str,
+) -> Findings:
+    """Decide what a page's files become; at most `room` objects, where the listing can be resumed behind any key."""
+    drifted = cursor.full or cursor.config_hash != cursor.pass_hash
+    absent: Sequence[Row] = ()
+    if isinstance(rows, dict):
+        fresh = [(entry, rows.get(entry.key)) for entry in page.entries]
+    else:
+        fresh, absent = _merge(page.entries, rows, everything=drifted)
+    cuts = cursor.phase is Phase.SCAN and source.capabilities.start_after
+    taken = intake.decide(
+        records, fresh, generation=cursor.generation, drifted=drifted, room=max(room, 1) if cuts else None, now=now
+    )
+    known = list(rows) if isinstance(rows, dict) else []
+    if taken.stopped_at is None:
+        return Findings(page.entries, taken, absent, known, is_whole=True)
+    stop = taken.stopped_at
+    before = [entry for entry in page.entries if entry.key < stop]
+    return Findings(before, taken, [row for row in absent if row[0] < stop], known, is_whole=False)
+
+
+def moved_on(cursor: SyncCursor, page: Page, found: Findings, *, is_idle: bool, seconds: float) -> SyncCursor:
+    """The cursor behind what was found on a page, everything on it counted."""
+    taken, entries = found.taken, found.entries
+    counters = cursor.counters.plus(
+        listed=len(entries),
+        new=taken.new,
+        changed=taken.changed,
+        skipped=taken.skipped,
+        failed=taken.failed,
+        deleted=len(taken.drifted_out),
+        unchanged=len(entries) - taken.new - taken.changed - taken.skipped - taken.failed,
+        bytes=sum(entry.size for entry in entries) - taken.skipped_bytes,
+        pages=1,
+        seconds=seconds,
+    )
+    last = page.token is None and found.is_whole
+    return cursor.model_copy(
+        update={
+            "after": entries[-1].key.hex() if entries else cursor.after,
+            "token": page.token if found.is_whole else None,
+            "counters": counters,
+            "idle_pages": cursor.idle_pages + 1 if is_idle else 0,
+            # Brent's way to find a circle: remember where we were after 1, 2, 4, 8 … pages.
+            "landmark": page.token if counters.pages & (counters.pages - 1) == 0 else cursor.landmark,
+            "phase": Phase.DELETE if last else cursor.phase,
+        }
+    )
+
+
+def from_the_start(cursor: SyncCursor) -> dict[str, object]:
+    """List again under a new generation, so that what was seen before counts as not seen."""
+    return {"token": None, "after": None, "generation": cursor.generation + 1, "idle_pages": 0, "landmark": None}
+
+
+def unordered_cursor(cursor: SyncCursor) -> SyncCursor:
+    """Start again, marking what is seen: the listing was not in byte order. What was registered stays, and stays counted."""
+    done = cursor.counters
+    counters = Counters(new=done.new, changed=done.changed, deleted=done.deleted, failed=done.failed, seconds=done.seconds)
+    return cursor.model_copy(update={"phase": Phase.SWEEP, "unordered": True, "counters": counters, **from_the_start(cursor)})
+
+
+def is_full(cursor: SyncCursor, spec: SyncSpec) -> bool:
+    """Whether the run has taken as many objects as one run may, and listed only a part of the source."""
+    return room_of(cursor, spec) <= 0 and cursor.phase in (Phase.SCAN, Phase.SWEEP)
+
+
+def room_of(cursor: SyncCursor, spec: SyncSpec) -> int:
+    """How many more objects the run may take."""
+    return spec.max_objects_per_run - (cursor.counters.new + cursor.counters.changed - cursor.taken_before)
+
+
+def held_deletes(counters: Counters, spec: SyncSpec, *, missing: int, registered: int) -> int:
+    """How many deletes are too many to believe: more than 100 and the allowed share, or everything there was."""
+    vanished = counters.listed == 0 and missing > 0
+    many = missing > max(SURE_DELETES, spec.max_deleted_ratio * registered)
+    return missing if vanished or many else 0
+
+
+def ask_for(source: ObjectSource, keys: Sequence[bytes]) -> list[bool]:
+    """Whether each file is there, asked for by name: only what the provider says is gone loses its object."""
+    with ThreadPoolExecutor(_HEADS) as pool:
+        return [entry is not None for entry in pool.map(source.head, keys)]
+
+
+def _ascends(entries: Sequence[Entry], after: bytes | None) -> bool:
+    previous = after
+    for entry in entries:
+        if previous is not None and entry.key <= previous:
+            return False
+        previous = entry.key
+    return True
+
+
+def _merge(
+    entries: Sequence[Entry], rows: Sequence[Row], *, everything: bool
+) -> tuple[list[tuple[Entry, Row | None]], list[Row]]:
+    """Compare a sorted page with the sorted keys registered in the same range: what is new or differs, and what is absent.
+
+    Both start with (key, size, etag, version); a registered row goes on with its state. `everything` takes all for different.
+    """
+    same = not everything and len(entries) == len(rows)
+    if same and all(entry[:4] == row[:4] and row[4] == 0 for entry, row in zip(entries, rows)):
+        return [], []
+    known = {row[0]: row for row in rows}
+    fresh: list[tuple[Entry, Row | None]] = []
+    for entry in entries:
+        row = known.pop(entry.key, None)
+        if everything or row is None or entry[:4] != row[:4] or row[4] != KeyState.LIVE:
+            fresh.append((entry, row))
+    return fresh, list(known.values())

@@ -1,0 +1,123 @@
+"""Syncs through the API: a dry run before a pass, a word for what is held back, runs that wait for one another."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from mixpeek_dagster.models.ids import SyncId
+from mixpeek_dagster.pipeline.creation import create_sync
+from mixpeek_dagster.pipeline.syncs import advance
+from mixpeek_dagster.pipeline.warehouse import Warehouse
+from mixpeek_dagster.testing import FakeSource, FakeWorld
+from tests.pipeline.worlds import FAKE, NOW
+
+
+class Sync:
+    """A sync of a bucket over a source in memory, and requests about it."""
+
+    def __init__(self, client: TestClient, warehouse: Warehouse, bucket: dict[str, Any]) -> None:
+        self.client, self.warehouse, self.world = client, warehouse, FakeSource.worlds.setdefault("api", FakeWorld())
+        body = {"provider": FAKE, "connection": {"world": "api"}, "sync_config": {"source_path": "/"}}
+        with warehouse.catalog.transaction() as records:
+            found = records.buckets.get(bucket["bucket_id"], namespace_id=bucket["namespace_id"])
+            self.sync_id = create_sync(records, body, warehouse=warehouse, bucket=found, now=NOW).sync_id
+        self.path = f"/v1/buckets/{bucket['bucket_id']}/syncs/{self.sync_id}"
+
+    def post(self, action: str, *, status: int = 200) -> dict[str, Any]:
+        response = self.client.post(f"{self.path}/{action}")
+        assert response.status_code == status, response.text
+        return dict(response.json())
+
+    def get(self) -> dict[str, Any]:
+        return dict(self.client.get(self.path).json())
+
+    def fill(self, count: int) -> None:
+        for number in range(count):
+            self.world.put(f"f{number:03d}.txt", b"12345")
+
+    def run(self) -> Any:
+        return advance(self.warehouse, SyncId(self.sync_id), budget_s=20, force=False)
+
+
+@pytest.fixture
+def sync(client: TestClient, warehouse: Warehouse, bucket: dict[str, Any]) -> Iterator[Sync]:
+    FakeSource.worlds.clear()
+    yield Sync(client, warehouse, bucket)
+    FakeSource.worlds.clear()
+
+
+def test_a_dry_run_says_what_a_pass_would_do_and_makes_none(sync: Sync) -> None:
+    sync.fill(3)
+    answer = sync.post("trigger?dry_run=true")
+    assert (answer["counters"]["new"], answer["to_extract"], answer["bytes_to_read"], answer["is_complete"]) == (3, 3, 15, True)
+    assert (answer["sync_config_id"], answer["sync_job_id"], answer["status"]) == (sync.sync_id, None, "planned")
+    assert sync.get()["total_files_discovered"] == 0
+    assert sync.client.get(f"{sync.path}/jobs").json()["total"] == 0
+
+
+def test_held_deletes_are_confirmed_through_the_api(sync: Sync) -> None:
+    sync.fill(300)
+    assert sync.run().finished
+    for number in range(200):
+        sync.world.delete(f"f{number:03d}.txt")
+    assert "200 deletes are more than the guard believes" in sync.post("trigger?dry_run=true")["message"]
+    sync.post("confirm", status=400)  # no pass has held anything back yet
+    sync.post("trigger")
+    assert sync.run().counters.held == 200
+    assert "nothing was deleted" in sync.get()["last_error"]
+    answer = sync.post("confirm")
+    assert answer["sync_job_id"]
+    assert sync.run().counters.deleted == 200
+    job = sync.client.get(f"{sync.path}/jobs/{answer['sync_job_id']}").json()
+    assert (job["status"], job["progress"]["deleted"]) == ("completed", 200)
+
+
+def test_a_full_sync_waits_behind_the_pass_that_runs(sync: Sync) -> None:
+    sync.fill(10)
+    sync.world.page_size = 2
+    assert not advance(sync.warehouse, SyncId(sync.sync_id), budget_s=0).finished  # type: ignore[union-attr]
+    first = sync.get()["current_sync_run_id"]
+    queued = sync.post("trigger?full_sync=true")["sync_job_id"]
+    assert sync.post("trigger?full_sync=true")["sync_job_id"] == queued, "asked for twice, it is one"
+    assert sync.get()["pending_full_sync"]
+    while not sync.run().finished:
+        pass
+    assert sync.client.get(f"{sync.path}/jobs/{first}").json()["status"] == "completed"
+    assert sync.client.get(f"{sync.path}/jobs/{queued}").json()["started_at"] is None
+    assert sync.run().finished, "it follows at once, whatever the interval"
+    job = sync.client.get(f"{sync.path}/jobs/{queued}").json()
+    assert (job["status"], job["total_files"]) == ("completed", 10)
+    assert not sync.get()["pending_full_sync"]
+    assert sync.run() is None
+
+
+def test_dead_letters_of_extraction_are_listed_requeued_and_given_up(sync: Sync) -> None:
+    sync.fill(4)
+    assert sync.run().finished
+    with sync.warehouse.catalog.transaction() as records:
+        ids = records.objects.ids_in_bucket(records.syncs.get(sync.sync_id).bucket_id)
+        errors = {ids[0]: "cannot be read", ids[1]: "cannot be read"}
+        records.objects.fail(errors, hopeless=errors, now=NOW)
+    answer = sync.post("dlq")
+    assert (answer["total"], answer["pagination"]["total"]) == (2, 2)
+    (letter, _) = answer["results"]
+    assert {name: letter[name] for name in ("error_type", "error_message", "retry_count", "object_id", "source_path")} == {
+        "error_type": "extraction_failed",
+        "error_message": "cannot be read",
+        "retry_count": 3,
+        "object_id": letter["object_id"],
+        "source_path": letter["source_object_id"],
+    }
+    assert [len(sync.post(f"dlq?limit=1&offset={number}")["results"]) for number in range(3)] == [1, 1, 0]
+    assert sync.client.get(f"{sync.path}/metrics").json()["dlq_by_error"] == {"extraction_failed": 2}
+    none = sync.client.post(f"{sync.path}/dlq/requeue", json={"error_types": ["schema_violation"]}).json()
+    assert none == {"requeued": 0}
+    assert sync.post("dlq/requeue") == {"requeued": 2}
+    assert sync.post("dlq")["total"] == 0
+    with sync.warehouse.catalog.transaction() as records:
+        records.objects.fail(errors, hopeless=errors, now=NOW)
+    done = sync.client.post(f"{sync.path}/dlq/bulk-mark-failed", json={"error_types": ["extraction_failed"]}).json()
+    assert done == {"updated": 2}
+    assert sync.post("dlq")["total"] == 0
