@@ -266,22 +266,6 @@ class BatchRecords:
         query = select(_parts).where(_parts.c.status.in_([PartStatus.CLAIMED, PartStatus.RUNNING]))
         return [_part(row) for row in self._connection.execute(query)]
 
-    def to_stop(self) -> dict[str, BatchPart]:
-        """Run key → a canceled part that was handed to that run, until `stopped` says that the run has ended."""
-        query = select(_parts).where(_parts.c.status == PartStatus.CANCELED, _parts.c.run_key.is_not(None)).limit(1_000)
-        return {row.run_key: _part(row) for row in self._connection.execute(query)}
-
-    def still_wanted(self, run_keys: Sequence[str]) -> frozenset[str]:
-        """Those of the runs that have other parts to do."""
-        query = select(_parts.c.run_key).where(_parts.c.status.in_([PartStatus.CLAIMED, PartStatus.RUNNING]))
-        return frozenset(self._connection.execute(query.where(_parts.c.run_key.in_(run_keys))).scalars())
-
-    def stopped(self, run_keys: Sequence[str]) -> None:
-        """The runs have ended: their canceled parts need not be looked at again."""
-        for chunk in chunks(run_keys):
-            ended = [_parts.c.status == PartStatus.CANCELED, _parts.c.run_key.in_(chunk)]
-            self._connection.execute(update(_parts).where(*ended).values(run_key=None))
-
     def move_part(self, part: BatchPart, to: PartStatus, *, only_from: Iterable[PartStatus] = _OPEN_PARTS, **values: Any) -> bool:
         """Take a part to another status; False when it was in none of `only_from`, or another run had it."""
         where = [*_is(part), _parts.c.status.in_(list(only_from))]

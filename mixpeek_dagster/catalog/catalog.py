@@ -27,6 +27,7 @@ from mixpeek_dagster.catalog.namespaces import NamespaceRecords
 from mixpeek_dagster.catalog.objects import ObjectRecords
 from mixpeek_dagster.catalog.queries import register_functions
 from mixpeek_dagster.catalog.retrievers import RetrieverRecords
+from mixpeek_dagster.catalog.runs import RunRecords
 from mixpeek_dagster.catalog.syncs import SyncRecords
 from mixpeek_dagster.catalog.tasks import TaskRecords
 from mixpeek_dagster.catalog.uploads import UploadRecords
@@ -76,6 +77,10 @@ class Records:
     @cached_property
     def definitions(self) -> DefinitionRecords:
         return DefinitionRecords(self.connection)
+
+    @cached_property
+    def runs(self) -> RunRecords:
+        return RunRecords(self.connection)
 
     @cached_property
     def documents(self) -> DocumentRecords:

@@ -27,8 +27,8 @@ def find_run(instance: dg.DagsterInstance, part: BatchPart) -> dg.DagsterRun | N
 def stop_canceled(warehouse: Warehouse, instance: dg.DagsterInstance) -> int:
     """Terminate, or take out of Dagster's queue, every run whose parts were all canceled; how many runs were told to end."""
     with warehouse.catalog.reading() as records:
-        canceled = records.batches.to_stop()
-        shared = records.batches.still_wanted(list(canceled))
+        canceled = records.runs.to_stop()
+        shared = records.runs.still_wanted(list(canceled))
     settled, told = [], 0
     late = warehouse.now(plus_s=-GRACE_S)
     for run_key, part in canceled.items():
@@ -42,7 +42,7 @@ def stop_canceled(warehouse: Warehouse, instance: dg.DagsterInstance) -> int:
             told += bool(instance.run_coordinator.cancel_run(run.run_id))
     if settled:
         with warehouse.catalog.transaction() as records:
-            records.batches.stopped(settled)
+            records.runs.stopped(settled)
     return told
 
 
