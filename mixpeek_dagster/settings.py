@@ -5,11 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mixpeek_dagster.errors import Invalid
+
 OWN_VARIABLES = frozenset(
     {
         "MIXPEEK_ALLOWED_HOSTS",
         "MIXPEEK_AMBIENT_CREDENTIALS",
         "MIXPEEK_API_KEY",
+        "MIXPEEK_BLOBS",
         "MIXPEEK_CATALOG_URL",
         "MIXPEEK_FSSPEC_PROTOCOLS",
         "MIXPEEK_HOME",
@@ -17,6 +20,7 @@ OWN_VARIABLES = frozenset(
         "MIXPEEK_LOCAL_ROOTS",
         "MIXPEEK_MAX_BODY_BYTES",
         "MIXPEEK_MAX_FAILED_RATIO",
+        "MIXPEEK_MAX_FILE_BYTES",
         "MIXPEEK_MAX_OBJECTS_PER_RUN",
         "MIXPEEK_MAX_UPLOAD_BYTES",
         "MIXPEEK_MODELS",
@@ -34,6 +38,10 @@ OWN_VARIABLES = frozenset(
 """What this module reads: a user's credentials may not name it, or the server would send its own secrets to a provider."""
 
 
+MAX_FILE_BYTES = {"text": 64 * 1024**2, "json": 64 * 1024**2, "image": 256 * 1024**2, "pdf": 512 * 1024**2, "other": 2 * 1024**3}
+"""By type of blob; a file is held in memory while it is worked on."""
+
+
 def _cpus() -> int:
     try:
         return len(os.sched_getaffinity(0))
@@ -47,6 +55,8 @@ class Settings:
 
     Attributes:
         home: state of the warehouse: the SQLite catalog, managed blobs, model packs (`MIXPEEK_HOME`, default `.mixpeek`).
+        blobs_url: where uploads and other files of our own are kept: `s3://bucket/prefix?region=…&endpoint_url=…`, with this
+            machine's credentials (`MIXPEEK_BLOBS`, default a folder under `home`).
         catalog_url: SQLAlchemy URL of the catalog (`MIXPEEK_CATALOG_URL`, default a SQLite file under `home`).
         index: name of the vector index, `embedded` or `weaviate` (`MIXPEEK_INDEX`).
         weaviate_url: base URL of the Weaviate server (`MIXPEEK_WEAVIATE_URL`), e.g. `http://127.0.0.1:8080`.
@@ -67,6 +77,8 @@ class Settings:
             default as the request came).
         rate_limit_per_minute: requests that one API key may send; 0 is no limit (`MIXPEEK_RATE_LIMIT_PER_MINUTE`).
         max_body_bytes: largest body of a request (`MIXPEEK_MAX_BODY_BYTES`).
+        max_file_bytes: largest file that is read for an extraction, by type of blob (`MIXPEEK_MAX_FILE_BYTES`, such as
+            `image=100000000,video=2000000000`); a larger one fails alone. Types that are not named keep `MAX_FILE_BYTES`.
         max_upload_bytes: largest uploaded file (`MIXPEEK_MAX_UPLOAD_BYTES`).
         smtp_url: where e-mail of webhooks goes out, `smtp://user:password@host:587` or `smtps://…` (`MIXPEEK_SMTP_URL`; default
             none, and webhooks may not ask for e-mail).
@@ -76,6 +88,7 @@ class Settings:
 
     home: Path
     catalog_url: str
+    blobs_url: str | None = None
     index: str = "embedded"
     weaviate_url: str = "http://127.0.0.1:8080"
     weaviate_grpc_port: int = 50051
@@ -93,6 +106,7 @@ class Settings:
     public_url: str | None = None
     rate_limit_per_minute: int = 60_000
     max_body_bytes: int = 32 * 1024**2
+    max_file_bytes: Mapping[str, int] = field(default_factory=dict)
     max_upload_bytes: int = 5 * 1024**3
     smtp_url: str | None = field(default=None, repr=False)
     smtp_from: str = "mixpeek-dagster@localhost"
@@ -115,6 +129,7 @@ class Settings:
         return cls(
             home=home,
             catalog_url=environ.get("MIXPEEK_CATALOG_URL") or f"sqlite:///{home / 'catalog.db'}",
+            blobs_url=environ.get("MIXPEEK_BLOBS") or None,
             index=environ.get("MIXPEEK_INDEX") or "embedded",
             weaviate_url=environ.get("MIXPEEK_WEAVIATE_URL") or "http://127.0.0.1:8080",
             weaviate_grpc_port=int(environ.get("MIXPEEK_WEAVIATE_GRPC_PORT") or 50051),
@@ -132,8 +147,21 @@ class Settings:
             public_url=(environ.get("MIXPEEK_PUBLIC_URL") or "").rstrip("/") or None,
             rate_limit_per_minute=int(environ.get("MIXPEEK_RATE_LIMIT_PER_MINUTE", "").strip() or 60_000),
             max_body_bytes=int(environ.get("MIXPEEK_MAX_BODY_BYTES") or 32 * 1024**2),
+            max_file_bytes=_sizes(environ.get("MIXPEEK_MAX_FILE_BYTES", "")),
             max_upload_bytes=int(environ.get("MIXPEEK_MAX_UPLOAD_BYTES") or 5 * 1024**3),
             smtp_url=environ.get("MIXPEEK_SMTP_URL") or None,
             smtp_from=environ.get("MIXPEEK_SMTP_FROM") or "mixpeek-dagster@localhost",
             secret_key=environ.get("MIXPEEK_SECRET_KEY") or None,
         )
+
+    def most_bytes(self, kind: str) -> int:
+        """The largest file of a type of blob that is read for an extraction."""
+        return self.max_file_bytes.get(kind, MAX_FILE_BYTES.get(kind, MAX_FILE_BYTES["other"]))
+
+
+def _sizes(text: str) -> dict[str, int]:
+    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+    try:
+        return {name.strip(): int(size) for name, _, size in pairs}
+    except ValueError:
+        raise Invalid("MIXPEEK_MAX_FILE_BYTES is not of the form image=100000000,video=2000000000.") from None

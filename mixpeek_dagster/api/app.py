@@ -24,6 +24,7 @@ from mixpeek_dagster.api import (
     errors,
     events,
     extractors,
+    feeds,
     health,
     lineage,
     namespaces,
@@ -51,6 +52,7 @@ ROUTERS: list[APIRouter] = [
     uploads.router,
     uploads.signed,
     blobs.signed,
+    feeds.signed,
     syncs.router,
     extractors.router,  # before collections: `features` is no collection's name in these paths
     collections.router,

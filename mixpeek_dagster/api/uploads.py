@@ -29,7 +29,7 @@ InBackground = Annotated[bool | None, Query(alias="async", description="Confirm 
 
 
 class UploadAnswer(BaseModel):
-    """An upload. PUT the file to `presigned_url`, with the same Content-Type, then confirm."""
+    """An upload. PUT the file to `presigned_url`, with the same Content-Type and the `required_headers`, then confirm."""
 
     upload_id: str
     bucket_id: str
@@ -37,6 +37,7 @@ class UploadAnswer(BaseModel):
     content_type: str
     file_size_bytes: int | None = None
     presigned_url: str | None = None
+    required_headers: dict[str, str] = {}
     presigned_url_expiration: int
     s3_key: str
     status: str
@@ -226,11 +227,25 @@ def answer(upload: Upload, request: Request, warehouse: Warehouse, *, with_url: 
     if upload.status in (UploadStatus.PENDING, UploadStatus.IN_PROGRESS) and upload.expires_at < warehouse.now():
         own["status"] = UploadStatus.FAILED.value
     elif with_url and upload.status in (UploadStatus.PENDING, UploadStatus.IN_PROGRESS):
-        path = f"/v1/uploads/{upload.upload_id}/blob"
-        url = sign("PUT", path, expires_s=upload.presigned_url_expiration, settings=warehouse.settings)
-        own["presigned_url"] = base_url(request, warehouse) + url
+        own |= _where_to_put(upload, request, warehouse)
     existing = upload.object_id if upload.is_duplicate else None
     return UploadAnswer(**own, s3_key=upload.key, etag=upload.stored_etag, existing_object_id=existing)
+
+
+def _where_to_put(upload: Upload, request: Request, warehouse: Warehouse) -> dict[str, Any]:
+    if warehouse.blobs.is_remote:
+        kind, size = upload.content_type, upload.file_size_bytes
+        most = warehouse.settings.max_upload_bytes
+        url = warehouse.blobs.presign_put(
+            upload.key, expires_s=upload.presigned_url_expiration, content_type=kind, size=size, max_bytes=most
+        )
+        return {"presigned_url": url.url, "required_headers": url.headers}
+    path = f"/v1/uploads/{upload.upload_id}/blob"
+    signed_path = sign("PUT", path, expires_s=upload.presigned_url_expiration, settings=warehouse.settings)
+    return {
+        "presigned_url": base_url(request, warehouse) + signed_path,
+        "required_headers": {"Content-Type": upload.content_type},
+    }
 
 
 def _confirmed(done: pipeline.Confirmed, warehouse: Warehouse, later: BackgroundTasks) -> ConfirmAnswer:

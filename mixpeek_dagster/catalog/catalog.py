@@ -21,6 +21,7 @@ from mixpeek_dagster.catalog.definitions import DefinitionRecords
 from mixpeek_dagster.catalog.documents import DocumentRecords
 from mixpeek_dagster.catalog.events import EventRecords
 from mixpeek_dagster.catalog.keys import KeyRecords
+from mixpeek_dagster.catalog.listed_pages import ListedPageRecords
 from mixpeek_dagster.catalog.listing import ListingRecords
 from mixpeek_dagster.catalog.migrations import bring_up_to_date
 from mixpeek_dagster.catalog.namespaces import NamespaceRecords
@@ -61,6 +62,10 @@ class Records:
     @cached_property
     def syncs(self) -> SyncRecords:
         return SyncRecords(self.connection)
+
+    @cached_property
+    def listed_pages(self) -> ListedPageRecords:
+        return ListedPageRecords(self.connection)
 
     @cached_property
     def objects(self) -> ObjectRecords:

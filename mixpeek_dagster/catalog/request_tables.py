@@ -33,6 +33,7 @@ uploads = Table(
     *_times(),
     Index("uploads_in_bucket", "bucket_id", "created_at", "upload_id"),
     Index("uploads_by_hash", "bucket_id", "file_hash"),
+    Index("uploads_by_end", "status", "expires_at"),
 )
 
 # What a client's idempotency key made, and what `skip_duplicates` finds again.

@@ -11,6 +11,7 @@ from sqlalchemy import Connection as Database
 from sqlalchemy import Row, and_, case, delete, func, insert, or_, select, update
 
 from mixpeek_dagster.catalog import request_tables, tables
+from mixpeek_dagster.catalog.listed_pages import ListedPageRecords
 from mixpeek_dagster.catalog.rows import chunks, find, insert_unique, page, update_unique
 from mixpeek_dagster.errors import NotFound, Transient
 from mixpeek_dagster.models.ids import BucketId, ConnectionId, NamespaceId, SyncId, SyncJobId
@@ -58,6 +59,7 @@ class LockLost(Transient):
 class SyncRecords:
     def __init__(self, connection: Database) -> None:
         self._connection = connection
+        self._pages = ListedPageRecords(connection)  # whatever writes keys forgets the pages they are in
 
     # Connections
 
@@ -179,6 +181,7 @@ class SyncRecords:
 
     def remove(self, sync_id: SyncId) -> None:
         self._connection.execute(delete(_keys).where(_keys.c.sync_id == sync_id))
+        self._pages.forget(sync_id)
         self._connection.execute(delete(_syncs).where(_syncs.c.sync_id == sync_id))
 
     def remove_of_bucket(self, bucket_id: BucketId) -> None:
@@ -245,6 +248,7 @@ class SyncRecords:
     def requeue(self, sync_id: SyncId, states: Sequence[KeyState]) -> int:
         """Make the next pass take dead letters for changed files; how many."""
         fresh = update(_keys).where(*_dead(sync_id, states)).values(etag="requeued", state=int(KeyState.LIVE), error=None)
+        self._pages.forget(sync_id)
         return self._connection.execute(fresh).rowcount
 
     def give_up(self, sync_id: SyncId, states: Sequence[KeyState], *, reason: str, now: str) -> int:
@@ -285,6 +289,7 @@ class SyncRecords:
         """Insert or replace registered keys."""
         if not keys:
             return
+        self._pages.forget(sync_id, [key.key for key in keys])
         rows = [key._asdict() | {"sync_id": sync_id, "seen": generation} for key in keys]
         if self._connection.dialect.name == "sqlite":
             self._connection.execute(insert(_keys).prefix_with("OR REPLACE"), rows)
@@ -296,6 +301,7 @@ class SyncRecords:
             self._connection.execute(statement.on_conflict_do_update(index_elements=["sync_id", "key"], set_=changed), rows)
 
     def set_key_state(self, sync_id: SyncId, keys: Sequence[bytes], state: KeyState) -> None:
+        self._pages.forget(sync_id, keys)
         for chunk in chunks(keys):
             self._connection.execute(update(_keys).where(_keys.c.sync_id == sync_id, _keys.c.key.in_(chunk)).values(state=state))
 
@@ -316,16 +322,19 @@ class SyncRecords:
         return [(bytes(row[0]), *row[1:]) for row in rows]
 
     def mark_unseen_missing(self, sync_id: SyncId, *, generation: int) -> int:
+        self._pages.forget(sync_id)
         unseen = and_(_keys.c.sync_id == sync_id, _keys.c.seen < generation, _keys.c.state != KeyState.MISSING)
         return self._connection.execute(update(_keys).where(unseen).values(state=KeyState.MISSING)).rowcount
 
     def forget_missing(self, sync_id: SyncId) -> None:
         """Take every key that waits to be confirmed gone back to what it was: the pass that missed it was not to be trusted."""
+        self._pages.forget(sync_id)
         missing = and_(_keys.c.sync_id == sync_id, _keys.c.state == KeyState.MISSING)
         self._connection.execute(update(_keys).where(missing).values(state=_BEFORE_MISSING))
 
     def found_again(self, sync_id: SyncId, keys: Sequence[bytes]) -> None:
         """Take keys that were missed and are there after all back to what they were."""
+        self._pages.forget(sync_id, keys)
         for chunk in chunks(keys):
             where = and_(_keys.c.sync_id == sync_id, _keys.c.key.in_(chunk))
             self._connection.execute(update(_keys).where(where).values(state=_BEFORE_MISSING))
@@ -349,6 +358,7 @@ class SyncRecords:
         return [_key(row) for row in self._connection.execute(query)]
 
     def remove_keys(self, sync_id: SyncId, keys: Sequence[bytes]) -> None:
+        self._pages.forget(sync_id, keys)
         for chunk in chunks(keys):
             self._connection.execute(delete(_keys).where(_keys.c.sync_id == sync_id, _keys.c.key.in_(chunk)))
 

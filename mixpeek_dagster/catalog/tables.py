@@ -137,6 +137,21 @@ source_keys = Table(
     sqlite_with_rowid=False,
 )
 
+listed_pages = Table(
+    "listed_pages",
+    metadata,
+    Column("sync_id", Bytewise, primary_key=True),
+    Column("after_key", LargeBinary, primary_key=True),
+    Column("last_key", LargeBinary, nullable=False),
+    Column("is_last", Boolean, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("config_hash", Bytewise, nullable=False),
+    Column("listed", Integer, nullable=False),
+    Column("skipped", Integer, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 objects = Table(
     "objects",
     metadata,

@@ -18,6 +18,8 @@ _COLUMNS = (
 )
 _FIELDS = {name: _table.c[name] for name in _COLUMNS}
 
+_UNCONFIRMED = _table.c.status.in_([UploadStatus.PENDING, UploadStatus.IN_PROGRESS, UploadStatus.FAILED])
+
 
 class UploadRecords:
     def __init__(self, connection: Connection) -> None:
@@ -52,10 +54,21 @@ class UploadRecords:
         return None if row is None else _value(row)
 
     def expire(self, bucket_id: BucketId, *, now: str) -> None:
-        """Fail what waits for its file, or its confirmation, past its time."""
+        """Fail what waits for its file, or its confirmation, past its time; `give_up` has yet to come."""
         waiting = _table.c.status.in_([UploadStatus.PENDING, UploadStatus.IN_PROGRESS])
         late = (_table.c.bucket_id == bucket_id, waiting, _table.c.expires_at < now)
-        self._connection.execute(update(_table).where(*late).values(status=UploadStatus.FAILED, updated_at=now))
+        self._connection.execute(update(_table).where(*late).values(status=UploadStatus.FAILED))
+
+    def late(self, *, before: str, limit: int) -> list[Upload]:
+        """Uploads whose time ended before `before`, which were not confirmed and are not given up yet."""
+        late = (_UNCONFIRMED, _table.c.expires_at < before, _table.c.updated_at < _table.c.expires_at)
+        query = select(_table).where(*late).order_by(_table.c.expires_at).limit(limit)
+        return [_value(row) for row in self._connection.execute(query)]
+
+    def give_up(self, upload_id: UploadId, *, now: str) -> bool:
+        """Fail an upload for good, unless it was confirmed meanwhile."""
+        mine = update(_table).where(_table.c.upload_id == upload_id, _UNCONFIRMED)
+        return self._connection.execute(mine.values(status=UploadStatus.FAILED, updated_at=now)).rowcount == 1
 
     def page(self, bucket_id: BucketId, listing: Listing) -> tuple[list[Upload], dict[str, Any]]:
         """One page, newest first unless sorted, and totals over everything that matches."""

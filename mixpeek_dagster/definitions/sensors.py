@@ -10,6 +10,7 @@ import dagster as dg
 
 from mixpeek_dagster.catalog.batches import Claim
 from mixpeek_dagster.definitions.assets import PARTS_TAG
+from mixpeek_dagster.definitions.feeds import feed_sensor
 from mixpeek_dagster.definitions.metadata import bucket_metadata
 from mixpeek_dagster.definitions.plan import NamespacePlan, SyncPlan, WarehousePlan
 from mixpeek_dagster.definitions.resources import WarehouseResource
@@ -298,5 +299,6 @@ def sensors(
         yield batch_sensor(plan, jobs, translator, name=name, retiring=retiring)
     yield ended_sensor(dg.DagsterRunStatus.FAILURE)
     yield ended_sensor(dg.DagsterRunStatus.CANCELED)
+    yield feed_sensor()
     yield reconcile_sensor()
     yield webhook_sensor()

@@ -5,6 +5,7 @@ A page is checked for being possible, merged with the keys registered in its ran
 """
 
 import hashlib
+import operator
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -68,17 +69,24 @@ def first_cursor(sync: Sync, source: ObjectSource, *, pass_hash: str) -> SyncCur
         pass_hash=pass_hash,
         full=sync.pending_full,
         confirmed_deletes=sync.confirm_deletes,
+        feed_position=sync.cursor.feed_position,
     )
 
 
-def read_page(source: ObjectSource, cursor: SyncCursor) -> Page | None:
+def read_page(source: ObjectSource, cursor: SyncCursor, *, known: bytes = b"") -> Page | None:
     """The next page; None when it is not in the byte order that was promised, and nothing missing from it may be called gone.
+
+    A page whose digest is `known` may come without its entries.
 
     Raises:
         BadListing: it goes round in circles.
     """
     sweeping = cursor.phase is Phase.SWEEP
-    page = source.list_page(after=None if sweeping else cursor.after_key, token=cursor.token)
+    after = None if sweeping else cursor.after_key
+    if known:
+        page = source.list_page(after=after, token=cursor.token, known=known)
+    else:
+        page = source.list_page(after=after, token=cursor.token)
     if page.token is not None and page.token in (cursor.token, cursor.landmark):
         raise BadListing(f"The listing of {source.uri} goes round in circles: it continues where it was before.")
     if cursor.idle_pages > IDLE_PAGES:
@@ -115,7 +123,7 @@ def compare(
     if isinstance(rows, dict):
         fresh = [(entry, rows.get(entry.key)) for entry in page.entries]
     else:
-        fresh, absent = _merge(page.entries, rows, everything=drifted)
+        fresh, absent = merge(page.entries, rows, everything=drifted)
     cuts = cursor.phase is Phase.SCAN and source.capabilities.start_after
     taken = intake.decide(
         records, fresh, generation=cursor.generation, drifted=drifted, room=max(room, 1) if cuts else None, now=now
@@ -143,16 +151,29 @@ def moved_on(cursor: SyncCursor, page: Page, found: Findings, *, is_idle: bool, 
         pages=1,
         seconds=seconds,
     )
-    last = page.token is None and found.is_whole
+    behind = entries[-1].key if entries else cursor.after_key
+    return turned(cursor, behind, page.token, counters, is_whole=found.is_whole, is_idle=is_idle)
+
+
+def turned(
+    cursor: SyncCursor,
+    after: bytes | None,
+    token: str | None,
+    counters: Counters,
+    *,
+    is_whole: bool = True,
+    is_idle: bool = False,
+) -> SyncCursor:
+    """The cursor behind a page that was taken to the key `after`: its end, if it was taken whole."""
     return cursor.model_copy(
         update={
-            "after": entries[-1].key.hex() if entries else cursor.after,
-            "token": page.token if found.is_whole else None,
+            "after": None if after is None else after.hex(),
+            "token": token if is_whole else None,
             "counters": counters,
             "idle_pages": cursor.idle_pages + 1 if is_idle else 0,
             # Brent's way to find a circle: remember where we were after 1, 2, 4, 8 … pages.
-            "landmark": page.token if counters.pages & (counters.pages - 1) == 0 else cursor.landmark,
-            "phase": Phase.DELETE if last else cursor.phase,
+            "landmark": token if counters.pages & (counters.pages - 1) == 0 else cursor.landmark,
+            "phase": Phase.DELETE if token is None and is_whole else cursor.phase,
         }
     )
 
@@ -193,17 +214,11 @@ def ask_for(source: ObjectSource, keys: Sequence[bytes]) -> list[bool]:
 
 
 def _ascends(entries: Sequence[Entry], after: bytes | None) -> bool:
-    previous = after
-    for entry in entries:
-        if previous is not None and entry.key <= previous:
-            return False
-        previous = entry.key
-    return True
+    keys = [entry.key for entry in entries]
+    return (not keys or after is None or after < keys[0]) and all(map(operator.lt, keys, keys[1:]))
 
 
-def _merge(
-    entries: Sequence[Entry], rows: Sequence[Row], *, everything: bool
-) -> tuple[list[tuple[Entry, Row | None]], list[Row]]:
+def merge(entries: Sequence[Entry], rows: Sequence[Row], *, everything: bool) -> tuple[list[tuple[Entry, Row | None]], list[Row]]:
     """Compare a sorted page with the sorted keys registered in the same range: what is new or differs, and what is absent.
 
     Both start with (key, size, etag, version); a registered row goes on with its state. `everything` takes all for different.

@@ -23,6 +23,7 @@ from mixpeek_dagster.storage.urls import fetch_url
 
 SMALLEST, LARGEST = 32, 1024
 _TRIES = 3
+_CHUNK = 1024 * 1024
 
 
 @dataclass
@@ -202,16 +203,32 @@ class Reader:
         if blob.url is not None:
             settings = self._warehouse.settings
             with fetch_url(blob.url, allowed_hosts=settings.allowed_hosts, local_roots=settings.local_roots) as fetched:
-                return fetched.stream.read()
+                return self._whole(item, blob, fetched.stream, announced=fetched.size)
         if blob.managed is not None:
             with self._warehouse.blobs.open(blob.managed) as managed:
-                return managed.read()
+                return self._whole(item, blob, managed, announced=blob.size_bytes)
         if blob.key is not None and item.stored is not None and item.stored.sync_id is not None:
             key = blob.key.encode("utf-8", "surrogateescape")
             source = self._warehouse.source(self._sync(item.stored.sync_id))
             with source.open(key, if_match=Entry(key, blob.size_bytes or 0, blob.etag, blob.version)) as stream:
-                return stream.read()
+                return self._whole(item, blob, stream, announced=blob.size_bytes)
         raise ExtractionError(f"Object {item.object_id}: blob {blob.property!r} says nowhere where its bytes are.")
+
+    def _whole(self, item: Item, blob: Blob, stream: BinaryIO, *, announced: int | None) -> bytes:
+        """All of a file, if it is not larger than files of its type may be: whatever size was announced."""
+        most, size = self._warehouse.settings.most_bytes(blob.type), announced or 0
+        parts: list[bytes] = []
+        if size <= most:
+            size = 0
+            while size <= most and (chunk := stream.read(_CHUNK)):
+                parts.append(chunk)
+                size += len(chunk)
+        if size > most:
+            raise ExtractionError(
+                f"Object {item.object_id}: {blob.filename or blob.property!r} has {size} bytes or more; files of type {blob.type} "
+                f"may have {most}. An operator can raise that in MIXPEEK_MAX_FILE_BYTES."
+            )
+        return b"".join(parts)
 
     def _sync(self, sync_id: SyncId) -> Sync:
         if sync_id not in self._syncs:

@@ -12,6 +12,7 @@ from mixpeek_dagster.pipeline.batches import fail_part, settle
 from mixpeek_dagster.pipeline.events import KEPT
 from mixpeek_dagster.pipeline.extraction import index_documents
 from mixpeek_dagster.pipeline.removal import finish_removals
+from mixpeek_dagster.pipeline.uploads import sweep_uploads
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 
 GRACE_S = 60.0
@@ -36,15 +37,16 @@ class Reconciled:
     indexed: int = 0
     removed: int = 0
     features: int = 0
+    uploads: int = 0
     events: int = 0
 
     @property
     def words(self) -> str:
-        if not any((self.parts, self.indexed, self.removed, self.features, self.events)):
+        if not any(vars(self).values()):
             return "Nothing to settle."
         return (
             f"Settled {self.parts} parts, indexed {self.indexed} documents, finished {self.removed} deletes, "
-            f"dropped {self.features} unused features and {self.events} old events."
+            f"dropped {self.features} unused features and {self.events} old events, gave up {self.uploads} unconfirmed uploads."
         )
 
 
@@ -79,10 +81,12 @@ def reconcile(warehouse: Warehouse, run_state: Callable[[BatchPart], RunState], 
             warehouse, part, state, f"Run {part.run_id or part.run_key} of part {part.partition_key} is {state.value}."
         )
     settled += release_stranded(warehouse)
+    before = iso(warehouse.clock() - FEATURES_KEPT)
     with warehouse.catalog.transaction() as records:
-        features = records.documents.remove_unused_features(before=iso(warehouse.clock() - FEATURES_KEPT), limit=2_000)
+        features = records.documents.remove_unused_features(before=before, limit=2_000)
         events = records.events.prune(before=iso(warehouse.clock() - KEPT), limit=5_000)
-    return Reconciled(settled, index_pending(warehouse), finish_removals(warehouse), features, events)
+    uploads = sweep_uploads(warehouse)
+    return Reconciled(settled, index_pending(warehouse), finish_removals(warehouse), features, uploads, events)
 
 
 def release_stranded(warehouse: Warehouse) -> int:

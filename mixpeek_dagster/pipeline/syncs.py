@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 
 from mixpeek_dagster.catalog import Records
+from mixpeek_dagster.catalog.listed_pages import ListedPage
 from mixpeek_dagster.catalog.syncs import KeyState, LockLost
 from mixpeek_dagster.errors import BadListing, CatalogError, MixpeekError
 from mixpeek_dagster.models.buckets import Bucket
@@ -16,6 +17,7 @@ from mixpeek_dagster.models.ids import SyncId, SyncJobId, new_id
 from mixpeek_dagster.models.objects import ObjectStatus
 from mixpeek_dagster.models.syncs import Counters, Phase, Sync, SyncCursor, SyncMode, SyncStatus
 from mixpeek_dagster.pipeline.intake import Intake
+from mixpeek_dagster.pipeline.known_pages import known_page, passed_over, remember_page
 from mixpeek_dagster.pipeline.merge import (
     TRIED_AGAIN,
     ask_for,
@@ -33,7 +35,7 @@ from mixpeek_dagster.pipeline.merge import (
 )
 from mixpeek_dagster.pipeline.removal import finish_removals, remove_objects
 from mixpeek_dagster.pipeline.warehouse import Warehouse
-from mixpeek_dagster.storage.provider import ObjectSource
+from mixpeek_dagster.storage.provider import ObjectSource, Page
 
 LOCK_S = 120.0
 
@@ -144,9 +146,13 @@ class _Pass:
     # Listing
 
     def _take_page(self) -> None:
-        page = read_page(self.source, self.cursor)
+        with self.warehouse.catalog.reading() as records:
+            known = known_page(records, self.sync, self.cursor, self.source)
+        page = read_page(self.source, self.cursor, known=known.digest if known else b"")
         if page is None:
             return self._restart_unordered()
+        if known is not None and page.digest == known.digest:
+            return self._pass_over(known, page)
         before, now = self.cursor, self.warehouse.now()
         with self.warehouse.catalog.transaction() as records:
             rows = registered(records, self.sync, before, page)
@@ -161,6 +167,7 @@ class _Pass:
             self.intake.fill_batches(records, found.taken.object_ids, settings=self.warehouse.settings, cursor=before, now=now)
             newly = [row[0] for row in found.absent if row[4] != KeyState.MISSING]
             records.syncs.set_key_state(self.sync.sync_id, newly, KeyState.MISSING)
+            remember_page(records, self.sync, before, page, found)
             cursor = moved_on(before, page, found, is_idle=is_idle, seconds=self._lap())
             if cursor.phase is Phase.DELETE:
                 if before.phase is Phase.SWEEP:
@@ -177,6 +184,13 @@ class _Pass:
         records.objects.set_status(again, ObjectStatus.PENDING, now=now)
         self.intake.fill_batches(records, again, settings=self.warehouse.settings, cursor=cursor, now=now)
 
+    def _pass_over(self, known: ListedPage, page: Page) -> None:
+        cursor = passed_over(self.cursor, known, page, seconds=self._lap())
+        with self.warehouse.catalog.transaction() as records:
+            if cursor.phase is Phase.DELETE:
+                self.intake.close_batches(records, settings=self.warehouse.settings, now=self.warehouse.now())
+            self._save(records, cursor)
+
     def _restart_unordered(self) -> None:
         with self.warehouse.catalog.transaction() as records:
             records.syncs.forget_missing(self.sync.sync_id)
@@ -188,8 +202,8 @@ class _Pass:
         """Ask for every missing key by name, a few hundred at a time; only what the provider says is gone loses its object."""
         sync_id = self.sync.sync_id
         with self.warehouse.catalog.reading() as records:
-            counts = records.syncs.count_keys(sync_id)
             missing = records.syncs.missing(sync_id, limit=500)
+            counts = records.syncs.count_keys(sync_id) if missing else {}  # reads every key
         if not missing or not self.sync.spec.reconcile.on_delete:
             return self._end(held=0)
         held = held_deletes(
@@ -219,7 +233,12 @@ class _Pass:
     def _end(self, *, held: int) -> None:
         spec, now = self.sync.spec, self.warehouse.now()
         counters = self.cursor.counters.plus(held=held, seconds=self._lap())
-        cursor = SyncCursor(generation=self.cursor.generation, config_hash=self.pass_hash, unordered=self.cursor.unordered)
+        cursor = SyncCursor(
+            generation=self.cursor.generation,
+            config_hash=self.pass_hash,
+            unordered=self.cursor.unordered,
+            feed_position=self.cursor.feed_position,
+        )
         # A pass costs money and load: poll no more often than twenty times its own length.
         wait_s = max(float(spec.polling_interval_seconds), min(20 * counters.seconds, 3600.0))
         done = spec.sync_mode is SyncMode.INITIAL_ONLY

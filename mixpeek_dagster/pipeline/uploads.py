@@ -3,6 +3,7 @@
 The object that a confirmation makes takes the upload's file over; other objects that name the upload get copies.
 """
 
+import hashlib
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from mixpeek_dagster.storage.blobs import Blob as StoredFile
 
 LARGE_BYTES = 100 * 1000**2
 """From here on a confirmation is a task."""
+
+SWEEP_AFTER_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -136,19 +139,24 @@ def confirm(
         WrongState: no file was sent, or the upload expired, failed or was canceled.
         BadRequest: size, ETag or hash differ. Others: as `create_object` raises them.
     """
-    with warehouse.catalog.transaction() as records:
+    with warehouse.catalog.reading() as records:
         upload = records.uploads.get(upload_id, namespace_id=namespace_id, bucket_id=bucket_id)
-        if upload.status is UploadStatus.COMPLETED or upload.status is UploadStatus.PROCESSING:
-            return Confirmed(upload)
-        size = _check(warehouse, upload, body)
-        if in_background or (in_background is None and size >= LARGE_BYTES):
+    if upload.status is UploadStatus.COMPLETED or upload.status is UploadStatus.PROCESSING:
+        return Confirmed(upload)
+    stored = warehouse.blobs.head(upload.key)
+    size = _check(warehouse, upload, stored, body)
+    if in_background or (in_background is None and size >= LARGE_BYTES):
+        with warehouse.catalog.transaction() as records:
+            upload = records.uploads.get(upload_id)
+            if not upload.status.is_open or upload.status is UploadStatus.PROCESSING:
+                return Confirmed(upload)
             given = body.model_dump(mode="json", include=set(UploadConfirm.model_fields)) | {"upload_id": upload_id}
             inputs = {"namespace_id": namespace_id, "confirmations": [given], "policy": policy}
             task = add_task(records, TaskType.CONFIRM_UPLOAD, inputs, namespace_id=namespace_id, now=warehouse.now())
             going = {"status": UploadStatus.PROCESSING, "task_id": task.task_id, "updated_at": warehouse.now()}
             records.uploads.put(upload.model_copy(update=going))
             return Confirmed(upload.model_copy(update=going), task)
-    return Confirmed(_complete(warehouse, upload, size, body, policy=policy))
+    return Confirmed(_complete(warehouse, _verified(warehouse, upload, stored), size, body, policy=policy))
 
 
 def confirm_later(
@@ -174,7 +182,10 @@ def confirm_task(warehouse: Warehouse, inputs: Mapping[str, Any]) -> dict[str, A
             with warehouse.catalog.reading() as records:
                 upload = records.uploads.get(body.upload_id, namespace_id=NamespaceId(inputs["namespace_id"]))
             if upload.status is not UploadStatus.COMPLETED:
-                upload = _complete(warehouse, upload, _check(warehouse, upload, body), body, policy=inputs.get("policy"))
+                stored = warehouse.blobs.head(upload.key)
+                size = _check(warehouse, upload, stored, body)
+                verified = _verified(warehouse, upload, stored)
+                upload = _complete(warehouse, verified, size, body, policy=inputs.get("policy"))
             succeeded.append({"upload_id": upload.upload_id, "object_id": upload.object_id})
         except MixpeekError as error:
             failed.append({"upload_id": body.upload_id, "error": error.message, "error_type": error.type})
@@ -182,35 +193,60 @@ def confirm_task(warehouse: Warehouse, inputs: Mapping[str, Any]) -> dict[str, A
     return {"succeeded": succeeded, "failed": failed, "succeeded_count": len(succeeded), "failed_count": len(failed)}
 
 
-def _check(warehouse: Warehouse, upload: Upload, body: UploadConfirm) -> int:
-    """The file's size, once it is what both sides said."""
+def _check(warehouse: Warehouse, upload: Upload, stored: StoredFile | None, body: UploadConfirm) -> int:
+    """The file's size, once it is what both sides said. A file that a client put wrongly, where it can put only once, is removed."""
     if not upload.status.is_open:
         raise WrongState(f"Upload {upload.upload_id} is {upload.status}; announce the file again.")
     if upload.expires_at < warehouse.now() and upload.status is not UploadStatus.PROCESSING:
         raise WrongState(f"Upload {upload.upload_id} expired at {upload.expires_at}; announce the file again.")
-    stored = warehouse.blobs.head(upload.key)
-    if stored is None or upload.stored_etag is None:
+    etag = stored.etag if stored and warehouse.blobs.is_remote else upload.stored_etag
+    if stored is None or etag is None:
         raise WrongState(f"Upload {upload.upload_id} has no file yet: PUT it to the presigned_url, then confirm.")
     size = stored.size
-    for wanted in (upload.file_size_bytes, body.file_size_bytes):
-        if wanted is not None and wanted != size:
-            raise BadRequest(f"Upload {upload.upload_id} has {size} bytes, not {wanted}.")
-    if body.etag is not None and body.etag.removeprefix("W/").strip('"') != upload.stored_etag:
-        raise BadRequest(f"Upload {upload.upload_id} has another ETag than {body.etag}.")
-    if upload.file_hash is not None and upload.file_hash != upload.stored_hash:
-        raise BadRequest(f"Upload {upload.upload_id} has another SHA-256 than was announced.")
+    try:
+        for wanted in (upload.file_size_bytes, body.file_size_bytes):
+            if wanted is not None and wanted != size:
+                raise BadRequest(f"Upload {upload.upload_id} has {size} bytes, not {wanted}.")
+        if size > warehouse.settings.max_upload_bytes:
+            raise BadRequest(f"Upload {upload.upload_id} has {size} bytes, more than this server takes.")
+        if body.etag is not None and body.etag.removeprefix("W/").strip('"') != etag:
+            raise BadRequest(f"Upload {upload.upload_id} has another ETag than {body.etag}.")
+    except BadRequest:
+        _let_put_again(warehouse, upload)
+        raise
     return size
+
+
+def _verified(warehouse: Warehouse, upload: Upload, stored: StoredFile | None) -> Upload:
+    """The upload with what arrived, once its hash is the one that was announced. A file that we did not receive is read for that."""
+    if warehouse.blobs.is_remote and stored is not None:
+        digest = stored.sha256
+        if not digest:
+            with warehouse.blobs.open(upload.key) as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # a body that can be read
+        upload = upload.model_copy(update={"stored_etag": stored.etag, "stored_hash": digest})
+    if upload.file_hash is not None and upload.file_hash != upload.stored_hash:
+        _let_put_again(warehouse, upload)
+        raise BadRequest(f"Upload {upload.upload_id} has another SHA-256 than was announced.")
+    return upload
+
+
+def _let_put_again(warehouse: Warehouse, upload: Upload) -> None:
+    if warehouse.blobs.is_remote:  # its URL puts a file only where there is none
+        warehouse.blobs.delete(upload.key)
 
 
 def _complete(warehouse: Warehouse, upload: Upload, size: int, body: UploadConfirm, *, policy: Policy | None) -> Upload:
     with warehouse.catalog.reading() as records:
         bucket = _without_required_blobs(records.buckets.get(upload.bucket_id, namespace_id=upload.namespace_id))
+    arrived = {"stored_etag": upload.stored_etag, "stored_hash": upload.stored_hash}
     with warehouse.catalog.transaction() as records:
         upload = records.uploads.get(upload.upload_id)
-        if upload.status is UploadStatus.COMPLETED:  # another confirmation was faster
+        if not upload.status.is_open:  # another confirmation was faster, or it was given up
             return upload
         now = warehouse.now()
-        done: dict[str, Any] = {"status": UploadStatus.COMPLETED, "file_size_bytes": size, "file_hash": upload.stored_hash}
+        done: dict[str, Any] = {"status": UploadStatus.COMPLETED, "file_size_bytes": size, "file_hash": arrived["stored_hash"]}
+        done |= arrived
         upload = upload.model_copy(update={**done, "verified_at": now, "completed_at": now, "updated_at": now})
         if upload.create_object_on_confirm and upload.blob_property and upload.blob_type:
             blob = blob_of(upload, property=upload.blob_property, type=FieldType(upload.blob_type))
@@ -252,6 +288,18 @@ def delete_upload(warehouse: Warehouse, bucket: Bucket, upload_id: str) -> None:
         records.uploads.remove(upload.upload_id)
     if not is_taken:
         warehouse.blobs.delete(upload.key)
+
+
+def sweep_uploads(warehouse: Warehouse, *, limit: int = 500) -> int:
+    """Give up uploads that were not confirmed within an hour of their end, and remove their files; how many."""
+    with warehouse.catalog.reading() as records:
+        late = records.uploads.late(before=warehouse.now(plus_s=-SWEEP_AFTER_S), limit=limit)
+    swept = 0
+    for upload in late:
+        warehouse.blobs.delete(upload.key)  # before it is written down: after a crash it is swept again
+        with warehouse.catalog.transaction() as records:
+            swept += records.uploads.give_up(upload.upload_id, now=warehouse.now())
+    return swept
 
 
 class _Stream(io.BufferedReader):

@@ -61,6 +61,10 @@ class Warehouse:
 
     @cached_property
     def blobs(self) -> BlobStore:
+        if self.settings.blobs_url is not None:
+            from mixpeek_dagster.storage.managed_s3 import S3Blobs
+
+            return S3Blobs.at(self.settings.blobs_url)
         base_url = self.settings.public_url or f"http://127.0.0.1:{self.settings.api_port}"
         return LocalBlobs(self.settings.home / "blobs", base_url=f"{base_url}/v1/blobs", secret=signing_key(self.settings))
 

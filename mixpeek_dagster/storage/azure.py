@@ -151,7 +151,7 @@ class AzureSource:
     def uri(self) -> str:
         return f"azure://{self._base_url.partition('://')[2]}/{self.place.bucket}/{self.place.prefix}"
 
-    def list_page(self, *, after: bytes | None = None, token: str | None = None, limit: int = 1000) -> Page:
+    def list_page(self, *, after: bytes | None = None, token: str | None = None, limit: int = 1000, known: bytes = b"") -> Page:
         """As the port says; `after` without a token lists from the start, as the service knows no keys to start after."""
         query = {
             "restype": "container",

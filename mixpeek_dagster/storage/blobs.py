@@ -38,6 +38,11 @@ class Presigned:
 class BlobStore(Protocol):
     """Where our files are. Safe to share between threads and processes. Failures are `ProviderError`s, as in `ObjectSource`."""
 
+    @property
+    def is_remote(self) -> bool:
+        """Clients put files there themselves, at URLs of `presign_put`, so that they do not pass through this server."""
+        ...
+
     def put(
         self, key: str, source: BinaryIO, *, content_type: str = "", max_bytes: int | None = None, replace: bool = False
     ) -> Blob:

@@ -10,6 +10,7 @@ import uuid
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, BinaryIO, ClassVar, Literal, NamedTuple, Self
 from urllib.parse import quote, urlencode
@@ -19,8 +20,10 @@ from urllib3.response import BaseHTTPResponse
 
 from mixpeek_dagster.errors import AccessDenied, BadListing, Changed, Invalid, ProviderDown, ProviderError, WrongConnection
 from mixpeek_dagster.settings import Settings
+from mixpeek_dagster.storage.box_events import told_by
 from mixpeek_dagster.storage.content_types import guess_content_type
 from mixpeek_dagster.storage.egress import check_url
+from mixpeek_dagster.storage.feed import News
 from mixpeek_dagster.storage.http import Http, Request, body_stream, read_all
 from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
 from mixpeek_dagster.storage.tokens import BearerToken, Grant, TokenKeeper, ask_for_token, form_request, sign_jwt
@@ -28,6 +31,7 @@ from mixpeek_dagster.storage.tokens import BearerToken, Grant, TokenKeeper, ask_
 FIELDS = "type,id,name,size,sha1,content_modified_at,modified_at"
 _LASTS_S = 3600.0
 LONGEST_ANSWER = 64 * 1024 * 1024
+EVENTS_AT_ONCE = 100
 REQUESTS_PER_PAGE = 20
 """A page of a tree of many empty folders ends after so many requests, so that a listing keeps its place."""
 
@@ -64,11 +68,13 @@ class BoxCredentials(BaseModel):
 
 
 class BoxConfig(BaseModel):
-    """One connection. `folder_id` is the folder when the source path names none; `0` is everything that the account sees."""
+    """One connection. `folder_id` is the folder when the source path names none; `0` is everything that the account sees. `events`
+    follows the account's event stream, which makes changes known within seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     folder_id: str = Field(default="0", pattern=r"^\d+$")
+    events: bool = False
     endpoint_url: str = "https://api.box.com"
     credentials: BoxCredentials
 
@@ -86,9 +92,9 @@ class BoxSource:
 
     Config = BoxConfig
     rotates_tokens: ClassVar[bool] = True
-    capabilities = Capabilities(order="unordered", start_after=False)
 
-    def __init__(self, folder_id: str, *, http: Http, token: BearerToken, base_url: str) -> None:
+    def __init__(self, folder_id: str, *, http: Http, token: BearerToken, base_url: str, events: bool = False) -> None:
+        self.capabilities = Capabilities(order="unordered", start_after=False, feed=events)
         self.folder_id = folder_id
         self._http = http
         self._token = token
@@ -113,13 +119,13 @@ class BoxSource:
         check_url(base_url, allowed_hosts=settings.allowed_hosts)
         http = Http(allowed_hosts=settings.allowed_hosts)
         token = BearerToken(_fetcher(config.credentials, http, f"{base_url}/oauth2/token", tokens))
-        return cls(folder_id, http=http, token=token, base_url=base_url)
+        return cls(folder_id, http=http, token=token, base_url=base_url, events=config.events)
 
     @property
     def uri(self) -> str:
         return f"box://{self.folder_id}"
 
-    def list_page(self, *, after: bytes | None = None, token: str | None = None, limit: int = 1000) -> Page:
+    def list_page(self, *, after: bytes | None = None, token: str | None = None, limit: int = 1000, known: bytes = b"") -> Page:
         """As the port says; `after` without a token lists from the start, as Box has no order of keys."""
         places = _unpack(token) if token is not None else [_Place(self.folder_id, "", "")]
         entries: list[Entry] = []
@@ -161,6 +167,40 @@ class BoxSource:
         response = self._download(_parse(key)[0], key)
         with body_stream(response, host="Box") as stream:
             yield stream
+
+    def news(self, position: str | None) -> News:
+        """The next events; the first call only finds out where the stream ends. A position that Box has forgotten starts anew there,
+        and asks for a pass."""
+        query = {"stream_type": "changes", "limit": str(EVENTS_AT_ONCE), "stream_position": position or "now"}
+        response = self._send(f"/2.0/events?{urlencode(query)}")
+        if response.status == 400 and position is not None:
+            read_all(response)
+            return replace(self.news(None), everything=True, messages=1)
+        if response.status != 200:
+            raise self._error(response, f"Events of {self.uri}")
+        try:
+            answer = json.loads(read_all(response, limit=LONGEST_ANSWER))
+            events, after = list(answer["entries"]), str(answer["next_stream_position"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ProviderDown("Box answered with something that is no event stream.") from error
+        told = told_by(events)
+        keys = [key for key in map(self._key_of, told.file_ids) if key is not None]
+        prefixes = [f"{file_id}/".encode() for file_id in told.file_ids]  # a renamed file is another key
+        return News(keys=keys, prefixes=prefixes, everything=told.everything, position=after, messages=len(events))
+
+    def acknowledge(self, news: News) -> None:
+        """The position that is kept says it all."""
+
+    def _key_of(self, file_id: str) -> bytes | None:
+        """The key that a file has now; None when it is gone, or elsewhere."""
+        response = self._send(f"/2.0/files/{file_id}?{urlencode({'fields': FIELDS + ',item_status,path_collection'})}")
+        if response.status == 404 and _is_boxs(response):
+            return None
+        if response.status != 200:
+            raise self._error(response, f"box://{file_id}")
+        item = json.loads(read_all(response, limit=LONGEST_ANSWER))
+        path = self._path_below(item)
+        return None if path is None else _entry(item, path).key
 
     def relative(self, key: bytes) -> str:
         return _parse(key)[1]

@@ -71,7 +71,7 @@ class FsspecSource:
     def uri(self) -> str:
         return f"fsspec+{self._protocol}://{self._folder.lstrip('/')}"
 
-    def list_page(self, *, after: bytes | None = None, token: str | None = None, limit: int = 1000) -> Page:
+    def list_page(self, *, after: bytes | None = None, token: str | None = None, limit: int = 1000, known: bytes = b"") -> Page:
         return self._pager.page(after=after, token=token, limit=limit)
 
     def head(self, key: bytes) -> Entry | None:

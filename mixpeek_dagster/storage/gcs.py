@@ -101,7 +101,7 @@ class GCSSource:
     def uri(self) -> str:
         return f"gs://{self.place.bucket}/{self.place.prefix}"
 
-    def list_page(self, *, after: bytes | None = None, token: str | None = None, limit: int = 1000) -> Page:
+    def list_page(self, *, after: bytes | None = None, token: str | None = None, limit: int = 1000, known: bytes = b"") -> Page:
         query = {
             "prefix": self.place.prefix,
             "maxResults": str(max(1, min(limit, 1000))),

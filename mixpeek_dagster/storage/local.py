@@ -55,7 +55,7 @@ class LocalSource:
     def uri(self) -> str:
         return f"file://{quote_from_bytes(os.fsencode(self.folder))}"
 
-    def list_page(self, *, after: bytes | None = None, token: str | None = None, limit: int = 1000) -> Page:
+    def list_page(self, *, after: bytes | None = None, token: str | None = None, limit: int = 1000, known: bytes = b"") -> Page:
         self._real_folder()  # a walk that is kept from the last page must not outlive an unmounted folder unnoticed
         return self._pager.page(after=after, token=token, limit=limit)
 

@@ -92,6 +92,8 @@ def _signature(permission: Permission, secret: bytes) -> str:
 class LocalBlobs:
     """Files in a folder. A file is written beside its place, hashed and flushed, then linked into it: never half there."""
 
+    is_remote = False
+
     def __init__(self, folder: Path, *, base_url: str, secret: bytes, clock: Callable[[], float] = time.time) -> None:
         """`base_url` is where the API serves blobs, such as `http://127.0.0.1:8000/v1/blobs`; `secret` signs the URLs."""
         if len(secret) < 16:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO, cast
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from botocore.config import Config as BotoConfig
 from botocore.exceptions import BotoCoreError, ClientError
@@ -27,6 +27,8 @@ LARGEST_PUT = 5 * 1024**3
 
 class S3Blobs:
     """Files below a prefix of a bucket. The operator's own bucket: its address is not checked as tenants' are."""
+
+    is_remote = True
 
     def __init__(
         self,
@@ -54,6 +56,21 @@ class S3Blobs:
                 response_checksum_validation="when_required",
             ),
         )
+
+    @classmethod
+    def at(cls, url: str) -> "S3Blobs":
+        """The store that a URL names: `s3://bucket/prefix?region=eu-west-1&endpoint_url=https://…`, with this machine's credentials.
+
+        Raises:
+            Invalid: it is of another form.
+        """
+        parts = urlsplit(url)
+        options = dict(parse_qsl(parts.query))
+        if parts.scheme != "s3" or not parts.netloc or set(options) - {"region", "endpoint_url"}:
+            raise Invalid("MIXPEEK_BLOBS must be s3://bucket/prefix, with ?region= and &endpoint_url= if need be.")
+        endpoint_url = options.get("endpoint_url")
+        endpoint = Endpoint(endpoint_url, options.get("region", "us-east-1"), path_style=endpoint_url is not None)
+        return cls(parts.netloc, prefix=parts.path, endpoint=endpoint)
 
     def put(
         self, key: str, source: BinaryIO, *, content_type: str = "", max_bytes: int | None = None, replace: bool = False

@@ -7,16 +7,28 @@ import base64
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, BinaryIO, Literal
 from urllib.parse import quote, urlencode
 
 from pydantic import BaseModel, ConfigDict, SecretStr
 from urllib3.response import BaseHTTPResponse
 
-from mixpeek_dagster.errors import AccessDenied, BadListing, Changed, Invalid, ProviderDown, ProviderError, WrongConnection
+from mixpeek_dagster.errors import (
+    AccessDenied,
+    BadListing,
+    Changed,
+    Forbidden,
+    Invalid,
+    ProviderDown,
+    ProviderError,
+    WrongConnection,
+)
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.egress import check_url
+from mixpeek_dagster.storage.feed import News
 from mixpeek_dagster.storage.http import Http, Request, body_stream, read_all
+from mixpeek_dagster.storage.mux_webhooks import news_of
 from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
 
 ASSETS_PER_PAGE = 100
@@ -58,6 +70,7 @@ class MuxSource:
         self._http = http
         self._base_url = config.endpoint_url.rstrip("/")
         self._stream_url = config.stream_url.rstrip("/")
+        self._webhook_secret = config.credentials.webhook_secret
         token = f"{config.credentials.access_token_id}:{config.credentials.access_token_secret.get_secret_value()}"
         self._authorization = f"Basic {base64.b64encode(token.encode()).decode()}"
 
@@ -74,7 +87,15 @@ class MuxSource:
     def uri(self) -> str:
         return f"mux://{self.asset_id}"
 
-    def list_page(self, *, after: bytes | None = None, token: str | None = None, limit: int = 1000) -> Page:
+    def webhook(self, body: bytes, signature: str) -> News:
+        """What a webhook tells of this source's assets. Raises Forbidden when it is not genuine."""
+        if self._webhook_secret is None:
+            raise Forbidden("The connection has no webhook_secret to check webhooks with.")
+        news = news_of(body, signature, secret=self._webhook_secret.get_secret_value())
+        mine = [key for key in news.keys if self.asset_id in ("", _asset_id(key))]
+        return replace(news, keys=mine)
+
+    def list_page(self, *, after: bytes | None = None, token: str | None = None, limit: int = 1000, known: bytes = b"") -> Page:
         """As the port says; `after` without a token lists from the start, as assets come by age, not by key."""
         if self.asset_id:
             entry = self.head(self.asset_id.encode() + SUFFIX)

@@ -32,10 +32,15 @@ class Entry(NamedTuple):
 
 
 class Page(NamedTuple):
-    """One page of a listing, possibly shorter than asked for, even empty. `token` continues it at the provider; None ends it."""
+    """One page of a listing, possibly shorter than asked for, even empty. `token` continues it at the provider; None ends it.
+
+    `digest` is a hash of all that the page says about files, and of whether it is the last, where the source has one: equal digests
+    are equal pages.
+    """
 
     entries: Sequence[Entry]
     token: str | None
+    digest: bytes = b""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +51,15 @@ class Capabilities:
         order: `bytes` when keys are promised in ascending byte order (it is checked all the same), else `unordered`.
         start_after: a listing can be resumed after a key, without a token.
         presign: the provider can hand out time-limited URLs.
+        digests: pages have a `digest`.
+        feed: it tells of changes before a listing does (`feed.FeedSource`).
     """
 
     order: Literal["bytes", "unordered"]
     start_after: bool
     presign: bool = False
+    digests: bool = False
+    feed: bool = False
 
 
 class ObjectSource(Protocol):
@@ -71,8 +80,11 @@ class ObjectSource(Protocol):
         """What is listed, for people: `s3://bucket/prefix`, `file:///folder`."""
         ...
 
-    def list_page(self, *, after: bytes | None = None, token: str | None = None, limit: int = 1000) -> Page:
+    def list_page(self, *, after: bytes | None = None, token: str | None = None, limit: int = 1000, known: bytes = b"") -> Page:
         """The next page: after `token` when it is given, else after the key `after`, else from the start.
+
+        A source with `capabilities.digests` need not read a page whose digest is `known`: such a page comes without entries.
+        To the others it means nothing.
 
         A provider that breaks its promise (keys out of order, or not above `after`) is passed on as it answered: hiding such
         keys would lose files, so the caller checks.

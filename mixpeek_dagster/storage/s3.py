@@ -1,39 +1,37 @@
 """Files in S3 and its relatives: AWS, R2, Backblaze B2, Wasabi, Tigris, Supabase and any S3-compatible server.
 
-botocore works out addresses and signs; our own HTTP and XML do the rest, so that every connection is checked (`egress`), keys
-stay byte-exact, and a listing takes a tenth of boto3's CPU.
+Our own signatures, HTTP and XML: every connection is checked (`egress`), keys stay byte-exact, and a listing takes a thirtieth
+of boto3's CPU. botocore is loaded only where roles or this machine's own credentials are asked for.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
-from functools import cache, cached_property
-from threading import Lock
-from typing import Any, BinaryIO, Literal
-from urllib.parse import urlsplit
+from functools import cached_property
+from typing import BinaryIO
+from urllib.parse import quote, urlsplit
 
-from botocore import UNSIGNED
-from botocore.auth import S3SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.config import Config as BotoConfig
-from botocore.exceptions import BotoCoreError
 from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 
-from mixpeek_dagster.errors import Archived, BadListing, Changed, WrongConnection
+from mixpeek_dagster.errors import Archived, BadListing, Changed, Invalid
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.content_types import guess_content_type
 from mixpeek_dagster.storage.egress import check_url
+from mixpeek_dagster.storage.feed import News
 from mixpeek_dagster.storage.http import Http, Request, body_stream, read_all
 from mixpeek_dagster.storage.places import Place
 from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
 from mixpeek_dagster.storage.s3_config import Endpoint, S3Config, endpoint_of, place_of
-from mixpeek_dagster.storage.s3_credentials import CredentialSource, aws_session, credentials_of, discover_backblaze
+from mixpeek_dagster.storage.s3_credentials import CredentialSource, credentials_of, discover_backblaze
 from mixpeek_dagster.storage.s3_errors import error_from
+from mixpeek_dagster.storage.s3_events import QueueFeed
 from mixpeek_dagster.storage.s3_listing import parse_page, plain_etag
+from mixpeek_dagster.storage.s3_requests import bucket_url, sign
 
 LARGEST_PAGE = 1000
 LISTING_TRIES = 3
+CHUNK = 256 * 1024
 UNTYPED = frozenset({"", "binary/octet-stream", "application/octet-stream"})
 """What S3 says of a file that was put without a content type."""
 
@@ -48,7 +46,13 @@ class S3Source:
     ) -> None:
         """`endpoint` None asks Backblaze for it at first use."""
         self.place = place
-        self.capabilities = Capabilities(order=config.order, start_after=config.order == "bytes", presign=True)
+        self.capabilities = Capabilities(
+            order=config.order,
+            start_after=config.order == "bytes",
+            presign=True,
+            digests=True,
+            feed=config.events is not None,
+        )
         self._config = config
         self._credentials = credentials
         self._http = http
@@ -57,8 +61,9 @@ class S3Source:
     @classmethod
     def connect(cls, config: S3Config, *, source_path: str, settings: Settings) -> "S3Source":
         endpoint = endpoint_of(config)
-        if endpoint is not None and endpoint.url is not None:
-            check_url(endpoint.url, allowed_hosts=settings.allowed_hosts)
+        for url in (endpoint.url if endpoint else None, config.events.queue_url if config.events else None):
+            if url is not None:
+                check_url(url, allowed_hosts=settings.allowed_hosts)
         return cls(
             place_of(config, source_path),
             config=config,
@@ -71,22 +76,25 @@ class S3Source:
     def uri(self) -> str:
         return f"s3://{self.place.bucket}/{self.place.prefix}"
 
-    def list_page(self, *, after: bytes | None = None, token: str | None = None, limit: int = LARGEST_PAGE) -> Page:
-        params: dict[str, Any] = {
-            "Bucket": self.place.bucket,
-            "Prefix": self.place.prefix,
-            "MaxKeys": max(1, min(limit, LARGEST_PAGE)),
-            "EncodingType": "url",
+    def list_page(
+        self, *, after: bytes | None = None, token: str | None = None, limit: int = LARGEST_PAGE, known: bytes = b""
+    ) -> Page:
+        query = {
+            "list-type": "2",
+            "prefix": self.place.prefix,
+            "max-keys": str(max(1, min(limit, LARGEST_PAGE))),
+            "encoding-type": "url",
         }
         if token is not None:
-            params["ContinuationToken"] = token
+            query["continuation-token"] = token
         elif after:
-            params["StartAfter"] = _longest_text(after)
-        page = self._read_page(params)
+            query["start-after"] = _longest_text(after)
+        page = self._read_page(query, known)
         if token is not None and page.token == token:
             raise BadListing(f"The listing of {self.uri} goes round in a circle: the next page's token is this page's.")
-        prefix = self.place.prefix.encode()
-        if any(not entry.key.startswith(prefix) for entry in page.entries):
+        prefix, keys = self.place.prefix.encode(), [entry.key for entry in page.entries]
+        # What lies between two keys with the prefix has the prefix.
+        if keys and not (min(keys).startswith(prefix) and max(keys).startswith(prefix)):
             raise BadListing(f"The listing of {self.uri} holds keys outside of it.")
         return page
 
@@ -94,13 +102,12 @@ class S3Source:
         if not self.place.holds(key):
             return None
         try:
-            params = {"Bucket": self.place.bucket, "Key": _key_text(key)}
-            response = self._send("HEAD", "head_object", params)
+            response = self._send("HEAD", key)
             read_all(response)  # nothing, but the connection is free again
             if response.status == 200:
                 return _entry(key, response.headers)
             # The answer to a HEAD has no body, so it cannot tell a missing key from a missing bucket: ask again in full.
-            with self._send("GET", "get_object", params) as response:
+            with self._send("GET", key) as response:
                 if response.status != 200:
                     raise self._error(response, self.location(key))
                 return _entry(key, response.headers)
@@ -109,13 +116,12 @@ class S3Source:
 
     @contextmanager
     def open(self, key: bytes, *, if_match: Entry | None = None) -> Iterator[BinaryIO]:
-        params: dict[str, Any] = {"Bucket": self.place.bucket, "Key": _key_text(key)}
-        headers = {}
+        headers, query = {}, {}
         if if_match is not None and if_match.etag:
             headers["If-Match"] = f'"{if_match.etag}"'
         if if_match is not None and if_match.version:
-            params["VersionId"] = if_match.version
-        response = self._send("GET", "get_object", params, headers)
+            query["versionId"] = if_match.version
+        response = self._send("GET", key, query, headers)
         if response.status != 200:
             raise self._error(response, self.location(key))
         with body_stream(response, host=self._host) as stream:
@@ -124,6 +130,12 @@ class S3Source:
             if if_match is not None and if_match.etag and found.etag != if_match.etag:
                 raise Changed(f"{self.location(key)} changed since it was listed.")
             yield stream
+
+    def news(self, position: str | None) -> News:
+        return self._queue.news()
+
+    def acknowledge(self, news: News) -> None:
+        self._queue.acknowledge(news)
 
     def relative(self, key: bytes) -> str:
         return key[self.place.parent :].decode("utf-8", "surrogateescape")
@@ -139,14 +151,14 @@ class S3Source:
             except (Archived, FileNotFoundError):
                 pass  # readable, but for this file
 
-    def _read_page(self, params: dict[str, Any]) -> Page:
+    def _read_page(self, query: Mapping[str, str], known: bytes) -> Page:
         """One listing request; an answer that broke off is asked for again, as it may be the connection's fault."""
         for attempt in range(LISTING_TRIES):
-            response = self._send("GET", "list_objects_v2", params)
+            response = self._send("GET", None, query)
             if response.status != 200:
                 raise self._error(response, self.uri)
             try:
-                return parse_page(response.stream(65536), what=self.uri)
+                return parse_page(response.stream(CHUNK), what=self.uri, known=known)
             except (BadListing, HTTPError) as error:
                 response.close()
                 wait_s = self._http.backoff.wait_s(attempt, None)
@@ -160,29 +172,33 @@ class S3Source:
         raise AssertionError("unreachable")
 
     def _send(
-        self, method: str, operation: str, params: Mapping[str, Any], headers: Mapping[str, str] | None = None
+        self, method: str, key: bytes | None, query: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None
     ) -> BaseHTTPResponse:
-        return self._http.send(self._signer(method, operation, params, headers or {}))
+        return self._http.send(self._signer(method, key, query or {}, headers or {}))
 
     def _signer(
-        self, method: str, operation: str, params: Mapping[str, Any], headers: Mapping[str, str]
+        self, method: str, key: bytes | None, query: Mapping[str, str], headers: Mapping[str, str]
     ) -> Callable[[], Request]:
+        """Makes requests for a file, or for the bucket where `key` is None."""
         endpoint = self._endpoint
-        try:
-            url = _addresses(endpoint, self._config.use_ssl).generate_presigned_url(operation, Params=params, HttpMethod=method)
-        except BotoCoreError as error:
-            raise WrongConnection(f"{self.uri} has no address: {error}") from error
-
-        def sign() -> Request:
-            request = AWSRequest(method, url, headers=dict(headers))
-            S3SigV4Auth(self._credentials.get_frozen_credentials(), "s3", endpoint.region).add_auth(request)
-            return Request(method, url, dict(request.headers.items()))
-
-        return sign
+        url = bucket_url(endpoint, self.place.bucket) + ("" if key is None else "/" + quote(_checked(key), safe="/~"))
+        return lambda: sign(method, url, query, headers, keys=self._credentials.get_frozen_credentials(), region=endpoint.region)
 
     @cached_property
     def _endpoint(self) -> Endpoint:
         return self._known_endpoint or discover_backblaze(self._http, self._credentials)
+
+    @cached_property
+    def _queue(self) -> QueueFeed:
+        if self._config.events is None:
+            raise Invalid(f"The connection of {self.uri} names no queue of events.")
+        return QueueFeed(
+            self._config.events.queue_url,
+            self.place,
+            credentials=self._credentials,
+            http=self._http,
+            region=self._endpoint.region,
+        )
 
     @property
     def _host(self) -> str:
@@ -192,32 +208,12 @@ class S3Source:
         return error_from(response.status, response.headers, read_all(response), what=what)
 
 
-_ADDRESSES_LOCK = Lock()
-
-
-@cache
-def _make_addresses(endpoint: Endpoint, use_ssl: bool) -> Any:
-    style: Literal["path", "virtual"] = "path" if endpoint.path_style else "virtual"
-    return aws_session().create_client(
-        "s3",
-        region_name=endpoint.region,
-        endpoint_url=endpoint.url,
-        use_ssl=use_ssl,
-        config=BotoConfig(signature_version=UNSIGNED, s3={"addressing_style": style, "us_east_1_regional_endpoint": "regional"}),
-    )
-
-
-def _addresses(endpoint: Endpoint, use_ssl: bool) -> Any:
-    """A botocore client that is only asked for the URLs of operations: `generate_presigned_url` without signing them."""
-    with _ADDRESSES_LOCK:  # making clients is not thread-safe, using them is
-        return _make_addresses(endpoint, use_ssl)
-
-
-def _key_text(key: bytes) -> str:
+def _checked(key: bytes) -> bytes:
     try:
-        return key.decode()
+        key.decode()
     except UnicodeDecodeError as error:
         raise FileNotFoundError("S3 keys are UTF-8; there is none like this.") from error
+    return key
 
 
 def _longest_text(after: bytes) -> str:

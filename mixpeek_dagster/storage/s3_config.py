@@ -66,6 +66,14 @@ class S3Credentials(BaseModel):
         return self
 
 
+class S3Events(BaseModel):
+    """A queue that is told of changes. `queue_url` is an SQS queue of this sync's own: its messages are deleted once followed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    queue_url: str = Field(pattern=r"^https?://[^/\s]+/\S+$")
+
+
 class S3Config(BaseModel):
     """One connection.
 
@@ -80,6 +88,7 @@ class S3Config(BaseModel):
         path_style: bucket in the path rather than the host name; the preset's when left out.
         order: `unordered` for a server known not to list in byte order (it would be found out, but only after a while).
         account_id: Cloudflare account of an R2 bucket. project_ref: Supabase project.
+        events: a queue of the bucket's notifications, which makes changes known within seconds.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -96,6 +105,7 @@ class S3Config(BaseModel):
     account_id: str | None = Label
     project_ref: str | None = Label
     credentials: S3Credentials | None = None
+    events: S3Events | None = None
 
     @model_validator(mode="after")
     def _has_an_endpoint(self) -> Self:

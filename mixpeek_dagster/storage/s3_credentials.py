@@ -4,16 +4,13 @@ import base64
 import json
 from collections.abc import Callable
 from functools import cache
-from typing import Any, Protocol
-
-import botocore.session
-from botocore.credentials import Credentials, DeferredRefreshableCredentials, ReadOnlyCredentials
-from botocore.exceptions import BotoCoreError, ClientError
+from typing import Any, NamedTuple, Protocol, cast
 
 from mixpeek_dagster.errors import AccessDenied, Invalid, ProviderDown, WrongConnection
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.http import Http, Request, read_all
 from mixpeek_dagster.storage.s3_config import Endpoint, S3Config
+from mixpeek_dagster.storage.s3_requests import Keys, SigningKeys
 
 BACKBLAZE_AUTHORIZE = "https://api.backblazeb2.com/b2api/v3/b2_authorize_account"
 ROLE_SESSION_S = 3600
@@ -22,12 +19,23 @@ ROLE_SESSION_S = 3600
 class CredentialSource(Protocol):
     """Keys to sign one request with, renewed when they are about to expire."""
 
-    def get_frozen_credentials(self) -> ReadOnlyCredentials: ...
+    def get_frozen_credentials(self) -> SigningKeys: ...
+
+
+class _Given(NamedTuple):
+    """Keys that stay as they are."""
+
+    keys: Keys
+
+    def get_frozen_credentials(self) -> Keys:
+        return self.keys
 
 
 @cache
-def aws_session() -> botocore.session.Session:
+def aws_session() -> Any:
     """One session per process: it reads botocore's data files once, 0.2 CPU-s."""
+    import botocore.session
+
     return botocore.session.Session()
 
 
@@ -44,18 +52,22 @@ def credentials_of(config: S3Config, settings: Settings) -> CredentialSource:
     if given.anon_key is not None and given.service_role_key is not None:
         if config.project_ref is None:
             raise Invalid("Supabase credentials of type session_token need project_ref.")
-        return Credentials(config.project_ref, given.anon_key.get_secret_value(), given.service_role_key.get_secret_value())
+        anon_key, service_key = given.anon_key.get_secret_value(), given.service_role_key.get_secret_value()
+        return _Given(Keys(config.project_ref, anon_key, service_key))
     keys = None
     if given.access_key_id is not None and given.secret_access_key is not None:
         token = given.session_token.get_secret_value() if given.session_token else None
-        keys = Credentials(given.access_key_id, given.secret_access_key.get_secret_value(), token)
+        keys = Keys(given.access_key_id, given.secret_access_key.get_secret_value(), token)
     if given.role_arn is None:
         if keys is None:
             raise Invalid("The connection's credentials hold neither keys nor a role.")
-        return keys
+        return _Given(keys)
     if keys is None:
         _require_ambient(settings, "The connection names a role but no key to take it on with")
-    return DeferredRefreshableCredentials(_role_refresher(given.role_arn, given.external_id, config, keys), "assume-role")
+    from botocore.credentials import DeferredRefreshableCredentials
+
+    renewed = DeferredRefreshableCredentials(_role_refresher(given.role_arn, given.external_id, config, keys), "assume-role")
+    return cast(CredentialSource, renewed)
 
 
 def _require_ambient(settings: Settings, found: str) -> None:
@@ -69,19 +81,19 @@ def _require_ambient(settings: Settings, found: str) -> None:
 class _Ambient:
     """The machine's own credentials, looked for at first use: an instance role is asked for over the network."""
 
-    def get_frozen_credentials(self) -> ReadOnlyCredentials:
+    def get_frozen_credentials(self) -> Keys:
         found = aws_session().get_credentials()
         if found is None:
             raise AccessDenied("This machine has no AWS credentials of its own (environment, profile, or instance role).")
-        frozen: ReadOnlyCredentials = found.get_frozen_credentials()
-        return frozen
+        frozen = found.get_frozen_credentials()
+        return Keys(frozen.access_key, frozen.secret_key, frozen.token)
 
 
-def _role_refresher(
-    role_arn: str, external_id: str | None, config: S3Config, keys: Credentials | None
-) -> Callable[[], dict[str, Any]]:
+def _role_refresher(role_arn: str, external_id: str | None, config: S3Config, keys: Keys | None) -> Callable[[], dict[str, Any]]:
     def refresh() -> dict[str, Any]:
-        frozen = (keys or _Ambient()).get_frozen_credentials()
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        frozen = keys or _Ambient().get_frozen_credentials()
         asked = {"RoleArn": role_arn, "RoleSessionName": "mixpeek-dagster", "DurationSeconds": ROLE_SESSION_S}
         if external_id is not None:
             asked["ExternalId"] = external_id

@@ -441,3 +441,17 @@ def test_a_feature_dropped_between_lookup_and_write_leaves_no_document_without_i
     with pytest.raises(CatalogError, match="dropped meanwhile"):
         library.run()
     assert len(library.documents()) == 1
+
+
+def test_a_file_larger_than_its_type_may_be_fails_alone_with_the_remedy(library: Library) -> None:
+    library.with_settings(max_file_bytes={"text": 10})
+    library.world.put("small.txt", b"0123456789")
+    library.world.put("large.txt", b"0123456789!")
+    library.poll()
+    library.run()
+    assert library.texts() == [10]
+    (batch,) = library.batches()
+    with library.warehouse.catalog.reading() as records:
+        (failure,) = records.batches.failures(batch.batch_id)[0]
+    assert "large.txt" in str(failure)
+    assert "MIXPEEK_MAX_FILE_BYTES" in str(failure)

@@ -780,3 +780,67 @@ def test_a_mapping_fills_fields_and_its_change_reaches_every_object(library: Lib
     with library.warehouse.catalog.reading() as records:
         (rejected,) = records.syncs.rejected(library.sync.sync_id)
     assert rejected.error == "File 'loose.txt': mapped field 'brand' is required, and the path does not say it."
+
+
+# Pages without news
+
+
+def test_an_idle_pass_passes_over_every_page_and_counts_the_same(library: Library) -> None:
+    library.world.page_size = 3
+    for number in range(10):
+        library.world.put(f"f{number:02d}.txt", b"x" * number)
+        library.world.put(f"f{number:02d}.bin", b"not taken")
+    library.configure(file_filters={"extensions": ["txt"]})
+    library.poll()
+    first = library.world.calls["passed over"]
+    progress = library.poll()
+    assert (first, library.world.calls["passed over"]) == (0, 7)
+    counters = progress.counters
+    assert (counters.listed, counters.unchanged, counters.skipped, counters.pages, counters.bytes) == (20, 10, 10, 7, 45)
+
+
+@pytest.mark.parametrize("change", ["edit", "new", "delete", "rename"])
+def test_a_page_with_news_is_read_and_only_that_one(library: Library, change: str) -> None:
+    library.world.page_size = 5
+    for number in range(25):
+        library.world.put(f"f{number:02d}.txt", b"x")
+    library.poll()
+    library.poll()
+    before = library.world.calls["passed over"]
+    if change in ("edit", "new"):
+        library.world.put("f12.txt" if change == "edit" else "f99.txt", b"news")
+    else:
+        library.world.delete("f24.txt")
+    if change == "rename":
+        library.world.put("g24.txt", b"x")
+    library.poll()
+    assert library.world.calls["passed over"] - before == 4
+    library.assert_follows_source()
+    library.poll()
+    library.poll()
+    library.assert_follows_source()
+
+
+def test_a_requeued_key_is_looked_at_although_its_page_is_as_it_was(library: Library) -> None:
+    library.world.put("cold.txt", b"x", storage_class="GLACIER")
+    library.world.put("warm.txt", b"x")
+    library.poll()
+    library.world.put("warm.txt", b"y")
+    library.poll()
+    with library.warehouse.catalog.transaction() as records:
+        assert records.syncs.requeue(library.sync.sync_id, [KeyState.ARCHIVED]) == 1
+    before = library.world.calls["passed over"]
+    assert library.poll().counters.failed == 1
+    assert library.world.calls["passed over"] == before
+
+
+def test_a_page_whose_update_was_not_wanted_is_read_until_it_is(library: Library) -> None:
+    library.world.put("a.txt", b"one")
+    library.poll()
+    library.configure(reconcile={"on_update": False})
+    library.world.put("a.txt", b"two, which is longer")
+    library.poll()
+    library.poll()
+    library.configure(reconcile={"on_update": True})
+    assert library.poll().counters.changed == 1
+    library.assert_follows_source()

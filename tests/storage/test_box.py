@@ -397,3 +397,51 @@ def test_a_file_that_was_just_uploaded_is_waited_for(stub: Stub) -> None:
         unready[0] = 100
         with pytest.raises(ProviderDown, match="not ready"), source.open(entry.key):
             pass
+
+
+# Events
+
+
+def event(kind: str, item: object, event_id: str = "1") -> dict[str, object]:
+    return {"type": "event", "event_id": event_id, "event_type": kind, "source": item}
+
+
+def test_events_name_files_by_their_key_of_now_and_all_that_is_registered_of_them() -> None:
+    stub = Stub()
+    stub.put(b"a/new name.txt", b"x")
+    (file_id,) = stub.files
+    events = [
+        event("ITEM_RENAME", {"type": "file", "id": file_id}),
+        event("ITEM_RENAME", {"type": "file", "id": file_id}),
+        event("ITEM_TRASH", {"type": "file", "id": "999"}),
+        event("ITEM_CREATE", {"type": "folder", "id": "5"}),
+        event("COMMENT_CREATE", {"type": "file", "id": "7"}),
+        event("ITEM_UPLOAD", {"type": "file", "id": "../users/me"}),
+        event("ITEM_UPLOAD", None),
+        "malformed",
+    ]
+
+    def answer(asked: Asked) -> Answer:
+        if asked.path == "/2.0/events":
+            position = asked.query["stream_position"]
+            assert asked.query["stream_type"] == "changes"
+            if position == "forgotten":
+                return _json({"code": "invalid_stream_position"}, 400)
+            told = events if position == "10" else [event("ITEM_MOVE", {"type": "folder", "id": "5"})] if position == "18" else []
+            return _json({"entries": told, "next_stream_position": {"now": 10, "10": 18}.get(position, 19)})
+        return stub.answer(asked)
+
+    with scripted(answer) as server:
+        config = {"endpoint_url": server.url, "credentials": CCG, "events": True}
+        source = open_source("box", config, source_path=TOP, settings=allow(server.host))
+        assert isinstance(source, BoxSource)
+        assert source.capabilities.feed
+        first = source.news(None)
+        assert (first.messages, first.position) == (0, "10")
+        news = source.news(first.position)
+        assert (news.messages, news.position, news.everything) == (8, "18", False)
+        assert list(news.keys) == [f"{file_id}/a/new name.txt".encode()]
+        assert list(news.prefixes) == [f"{file_id}/".encode(), b"999/"]
+        assert source.news("18").everything
+        lost = source.news("forgotten")
+        assert (lost.everything, lost.position, lost.messages) == (True, "10", 1)

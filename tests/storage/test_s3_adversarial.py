@@ -15,7 +15,9 @@ from mixpeek_dagster.errors import (
 )
 from mixpeek_dagster.storage.connect import open_source
 from mixpeek_dagster.storage.http import Backoff
+from mixpeek_dagster.storage.provider import Page
 from mixpeek_dagster.storage.s3 import S3Source
+from mixpeek_dagster.storage.s3_listing import parse_page
 from tests.storage.contract import listing
 from tests.storage.scripted import Answer, Asked, Scripted, scripted
 from tests.storage.worlds import allow
@@ -246,3 +248,41 @@ def test_connections_are_reused_when_answers_are_read_to_their_end() -> None:
             with source.open(b"a") as stream:
                 stream.read()
         assert len(server.connections) == 1
+
+
+KEY_TEXTS = ["a", "a+b", "a%2Bb", "%26%3C%25", "x%0Ay", "caf%C3%A9/%F0%9F%8E%89", "%01", "..//.", "plain key"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda xml: xml,
+        lambda xml: xml.replace(b"<Size>", b"<ChecksumAlgorithm>CRC32</ChecksumAlgorithm><Size>", 1),
+        lambda xml: xml.replace(b"<StorageClass>STANDARD</StorageClass>", b"", 2),
+        lambda xml: xml.replace(b"</Size>", b"</Size><Owner><ID>i</ID><DisplayName>d</DisplayName></Owner>"),
+        lambda xml: xml.replace(b"</Contents><Contents>", b"</Contents>\n <Contents>"),
+        lambda xml: xml.replace(b"&quot;e1&quot;", b"W/&quot;a&amp;b&quot;"),
+        lambda xml: xml.replace(b"<Key>a</Key>", b"<Key><![CDATA[a]]></Key>"),
+        lambda xml: xml.replace(b"<Contents><Key>a</Key>", b"<Contents><!-- x --><Key>a</Key>"),
+        lambda xml: xml.replace(b"<Key>a</Key>", b"<Key>&#97;</Key>"),
+        lambda xml: xml.replace(b"</Contents><Contents>", b"</Contents><CommonPrefixes/><Contents>", 1),
+        lambda xml: xml.replace(b"<Size>3</Size>", b"", 1).replace(b"</StorageClass>", b"</StorageClass><Size>3</Size>", 1),
+    ],
+)
+def test_every_layout_of_a_page_is_read_as_the_xml_parser_reads_it(change: Callable[[bytes], bytes]) -> None:
+    body = change(page_xml(KEY_TEXTS))
+    read = parse_page([body], what="s3://b/")
+    plain = parse_page([body.replace(b"<Contents>", b"<Contents >")], what="s3://b/")  # only XML parsers see through that
+    assert list(read.entries) == list(plain.entries)
+    assert [entry.key for entry in read.entries][:5] == [b"a", b"a b", b"a+b", b"&<%", b"x\ny"]
+
+
+def test_a_page_that_is_known_is_given_back_without_its_entries() -> None:
+    body = page_xml(["a", "b"], token="t1")
+    first = parse_page([body], what="s3://b/")
+    again = parse_page([body.replace(b"t1", b"t2")], what="s3://b/", known=first.digest)
+    assert (len(first.entries), again) == (2, Page((), "t2", first.digest))
+    for other in (page_xml(["a", "b"]), body.replace(b"e1", b"e2", 1), page_xml(["a", "b"], token="t1", encoding="")):
+        assert len(parse_page([other], what="s3://b/", known=first.digest).entries) == 2
+    with pytest.raises(BadListing):
+        parse_page([body[: -len("</ListBucketResult>")]], what="s3://b/", known=first.digest)

@@ -1,0 +1,150 @@
+"""Follow a provider's change feed: each file that it names is asked for at the source and merged as a pass would merge it.
+
+Feeds are accelerators. They are followed between passes only, under the sync's lock; what they miss, the next pass finds. News are
+acknowledged after the transaction that records what they led to: a crash makes them come again, which changes nothing.
+"""
+
+import time
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import cast
+
+from mixpeek_dagster.catalog.syncs import LockLost
+from mixpeek_dagster.errors import MixpeekError, Transient, WrongState
+from mixpeek_dagster.models.ids import SyncId
+from mixpeek_dagster.models.syncs import Phase, Sync, SyncStatus
+from mixpeek_dagster.pipeline.intake import Intake
+from mixpeek_dagster.pipeline.merge import compare, config_hash
+from mixpeek_dagster.pipeline.removal import finish_removals, remove_objects
+from mixpeek_dagster.pipeline.syncs import LOCK_S
+from mixpeek_dagster.pipeline.warehouse import Warehouse
+from mixpeek_dagster.storage.feed import FeedSource, News
+from mixpeek_dagster.storage.provider import Entry, ObjectSource, Page
+
+_HEADS = 8
+
+
+class NotNow(WrongState, Transient):
+    """A pass is under way, has to come first, or another process has the sync: the news have to come again."""
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What became of the files that were looked at."""
+
+    messages: int = 0
+    new: int = 0
+    changed: int = 0
+    deleted: int = 0
+
+    def __add__(self, other: "Looked") -> "Looked":
+        mine, its = vars(self), vars(other)
+        return Looked(**{name: mine[name] + its[name] for name in mine})
+
+
+def follow(warehouse: Warehouse, sync_id: SyncId, *, budget_s: float) -> Looked:
+    """Take what the sync's feed has to tell, until it has nothing more or the time is over.
+
+    Raises:
+        NotNow: see there; nothing was acknowledged. Failures of the provider, also between two pieces of news.
+    """
+    with warehouse.catalog.reading() as records:
+        sync = records.syncs.get(sync_id)
+    source = warehouse.source(sync)
+    done = Looked()
+    if not source.capabilities.feed or not is_followable(sync):
+        return done
+    feed, position = cast(FeedSource, source), sync.cursor.feed_position
+    deadline = time.monotonic() + budget_s
+    while True:
+        news = feed.news(position)
+        moved = news.position is not None and news.position != position
+        if news.messages or moved:
+            done += look_at(warehouse, sync_id, news)
+            feed.acknowledge(news)
+            position = news.position
+        if not news.messages or time.monotonic() >= deadline:
+            return done
+
+
+def is_followable(sync: Sync) -> bool:
+    """Whether the sync's feed may be followed now: it has made a pass, is between two, and is neither paused nor done."""
+    return sync.passes > 0 and sync.cursor.phase is Phase.IDLE and sync.status is SyncStatus.ACTIVE
+
+
+def look_at(warehouse: Warehouse, sync_id: SyncId, news: News) -> Looked:
+    """Ask the source for the files of one piece of news, and record what they are now.
+
+    Raises:
+        NotNow: it has to be done later. Failures of the provider; nothing was recorded then.
+    """
+    with warehouse.catalog.transaction() as records:
+        now = warehouse.now()
+        if not records.syncs.lock(sync_id, owner=warehouse.owner, now=now, until=warehouse.now(plus_s=LOCK_S)):
+            raise NotNow(f"Sync {sync_id} is locked by another process; try again.")
+    try:
+        return _look(warehouse, sync_id, news)
+    except LockLost as error:
+        raise NotNow(str(error)) from error
+    finally:
+        with warehouse.catalog.transaction() as records:
+            records.syncs.unlock(sync_id, owner=warehouse.owner)
+
+
+def _look(warehouse: Warehouse, sync_id: SyncId, news: News) -> Looked:
+    with warehouse.catalog.reading() as records:
+        sync = records.syncs.get(sync_id)
+        bucket = records.buckets.get(sync.bucket_id, namespace_id=sync.namespace_id)
+        named = {
+            bytes(row[0]) for prefix in news.prefixes for row in records.syncs.keys_between(sync_id, prefix, prefix + b"\xff")
+        }
+    source = warehouse.source(sync)
+    pass_hash = config_hash(sync, bucket, place=source.uri)
+    if not is_followable(sync) or sync.cursor.config_hash != pass_hash:
+        raise NotNow(f"Sync {sync_id} makes a pass first; try again.")
+    keys = sorted(named.union(news.keys))
+    entries = _ask_for(source, keys)
+    there = [entry for entry in entries.values() if entry is not None]
+    gone = [key for key, entry in entries.items() if entry is None]
+    intake = Intake(sync, bucket, source)
+    cursor = sync.cursor.model_copy(update={"generation": sync.cursor.generation + 1, "pass_hash": pass_hash})
+    with warehouse.catalog.transaction() as records:
+        now = warehouse.now()
+        rows = {key: row[:6] for key, row in records.syncs.keys_named(sync_id, keys).items()}
+        present = {entry.key: rows[entry.key] for entry in there if entry.key in rows}
+        found = compare(records, intake, cursor, Page(there, None), present, source=source, room=0, now=now)
+        intake.record(records, found.taken, generation=cursor.generation)
+        doomed = [rows[key] for key in gone if key in rows] if sync.spec.reconcile.on_delete else []
+        lost = [str(row[5]) for row in doomed if row[5]]
+        remove_objects(records, warehouse.index, [*found.taken.drifted_out, *lost], now=now)
+        records.syncs.remove_keys(sync_id, [row[0] for row in doomed])
+        intake.fill_batches(records, found.taken.object_ids, settings=warehouse.settings, cursor=cursor, now=now)
+        intake.close_batches(records, settings=warehouse.settings, now=now)
+        after = cursor.model_copy(update={"feed_position": news.position, "pass_hash": sync.cursor.pass_hash})
+        due = {"triggered_at": now} if news.everything else {}
+        records.syncs.save(sync_id, owner=warehouse.owner, cursor=after.model_dump(mode="json"), **due)
+    finish_removals(warehouse)
+    return Looked(news.messages, found.taken.new, found.taken.changed, len(doomed) + len(found.taken.drifted_out))
+
+
+def _ask_for(source: ObjectSource, keys: Collection[bytes]) -> dict[bytes, Entry | None]:
+    with ThreadPoolExecutor(_HEADS) as pool:
+        return dict(zip(keys, pool.map(source.head, keys)))
+
+
+def follow_all(warehouse: Warehouse, *, budget_s: float) -> dict[SyncId, Looked | MixpeekError]:
+    """Follow the feed of every sync that has one; what each led to, or why it failed."""
+    deadline = time.monotonic() + budget_s
+    with warehouse.catalog.reading() as records:
+        syncs = [sync for sync in records.syncs.all() if is_followable(sync)]
+    done: dict[SyncId, Looked | MixpeekError] = {}
+    for sync in syncs:
+        try:
+            if warehouse.source(sync).capabilities.feed:
+                done[sync.sync_id] = follow(warehouse, sync.sync_id, budget_s=max(deadline - time.monotonic(), 0.0))
+        except NotNow:
+            continue
+        except MixpeekError as error:
+            done[sync.sync_id] = error
+    return done

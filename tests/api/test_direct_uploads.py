@@ -1,0 +1,100 @@
+"""Uploads that clients put into the operator's bucket themselves, on a server that checks signatures; and uploads nobody confirms."""
+
+import hashlib
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import botocore.session
+import pytest
+import urllib3
+from fastapi.testclient import TestClient
+
+from mixpeek_dagster.models.values import utc_now
+from mixpeek_dagster.pipeline.uploads import sweep_uploads
+from mixpeek_dagster.pipeline.warehouse import Warehouse
+from mixpeek_dagster.storage import managed_s3
+from tests.api.conftest import open_warehouse
+from tests.servers import S3Server, s3_client
+from tests.storage.worlds import new_name
+
+BODY = b"a text of 23 characters"
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path, seaweedfs: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Warehouse]:
+    bucket = new_name("uploads")
+    client: Any = s3_client(seaweedfs)
+    client.create_bucket(Bucket=bucket)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweedfs.access_key_id)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweedfs.secret_access_key)
+    monkeypatch.setattr(managed_s3, "aws_session", botocore.session.Session)  # the process's own may have looked already
+    url = f"s3://{bucket}/warehouse?region={seaweedfs.region}&endpoint_url={seaweedfs.url}"
+    warehouse = open_warehouse(tmp_path, blobs_url=url)
+    yield warehouse
+    warehouse.close()
+
+
+def announce(client: TestClient, bucket: dict[str, Any], **more: Any) -> dict[str, Any]:
+    body = {"filename": "a.txt", "content_type": "text/plain", "file_size_bytes": len(BODY), **more}
+    answer = client.post(f"/v1/buckets/{bucket['bucket_id']}/uploads", json=body)
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+def put(upload: dict[str, Any], body: bytes = BODY, **headers: str) -> int:
+    sent = {**upload["required_headers"], **headers}
+    return urllib3.request("PUT", upload["presigned_url"], body=body, headers=sent, retries=False).status
+
+
+def confirm(client: TestClient, upload: dict[str, Any], **body: Any) -> Any:
+    return client.post(f"/v1/uploads/{upload['upload_id']}/confirm", json=body)
+
+
+def test_a_file_goes_straight_to_the_bucket_once_and_only_as_announced(
+    client: TestClient, bucket: dict[str, Any], warehouse: Warehouse, seaweedfs: S3Server
+) -> None:
+    upload = announce(client, bucket, file_hash=hashlib.sha256(BODY).hexdigest())
+    assert upload["presigned_url"].startswith(seaweedfs.url)
+    assert put(upload, BODY + b"!") == 403
+    assert put(upload, **{"Content-Type": "text/html"}) == 403
+    assert confirm(client, upload).status_code == 400  # nothing is there yet
+    assert put(upload) == 200
+    assert put(upload) == 412
+    answer = confirm(client, upload)
+    assert answer.status_code == 200, answer.text
+    assert (answer.json()["status"], answer.json()["file_size_bytes"]) == ("COMPLETED", len(BODY))
+    found = client.get(f"/v1/buckets/{bucket['bucket_id']}/objects/{answer.json()['object_id']}")
+    assert found.json()["blobs"][0]["details"]["size_bytes"] == len(BODY)
+    with warehouse.blobs.open(upload["s3_key"]) as stream:
+        assert stream.read() == BODY
+
+
+def test_a_file_that_is_not_what_was_announced_is_removed_and_can_be_put_again(
+    client: TestClient, bucket: dict[str, Any]
+) -> None:
+    upload = announce(client, bucket, file_hash=hashlib.sha256(BODY).hexdigest())
+    assert put(upload, BODY[::-1]) == 200
+    assert "SHA-256" in confirm(client, upload).json()["error"]["message"]
+    assert put(upload) == 200
+    assert confirm(client, upload, etag="another").status_code == 400
+    assert put(upload) == 200
+    assert confirm(client, upload).json()["status"] == "COMPLETED"
+
+
+def test_uploads_that_nobody_confirms_are_given_up_with_their_files(
+    client: TestClient, bucket: dict[str, Any], warehouse: Warehouse
+) -> None:
+    kept, left, never = (announce(client, bucket) for _ in range(3))
+    put(kept)
+    put(left)
+    assert confirm(client, kept).status_code == 200
+    for hours, swept in ((1.5, 0), (2.5, 2), (3.0, 0)):
+        warehouse.clock = lambda hours=hours: utc_now() + timedelta(hours=hours)
+        assert sweep_uploads(warehouse) == swept
+        client.post(f"/v1/buckets/{bucket['bucket_id']}/uploads/list", json={})  # expires what is late, which must not hide it
+    assert warehouse.blobs.head(kept["s3_key"]) is not None
+    assert warehouse.blobs.head(left["s3_key"]) is None
+    with warehouse.catalog.reading() as records:
+        assert records.uploads.get(never["upload_id"]).status == "FAILED"

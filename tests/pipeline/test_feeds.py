@@ -1,0 +1,168 @@
+"""Change feeds: what they tell is asked for by name, whatever they say, however often, and never lost."""
+
+import random
+
+import pytest
+
+from mixpeek_dagster.errors import ProviderDown
+from mixpeek_dagster.pipeline.feeds import Looked, NotNow, follow, follow_all
+from mixpeek_dagster.storage.feed import News
+from tests.pipeline.worlds import Library
+
+
+def tell(library: Library, *keys: str, **more: object) -> None:
+    library.world.told = library.world.told or []
+    library.world.told.append(News(keys=[key.encode() for key in keys], messages=1, **more))  # type: ignore[arg-type]
+
+
+def take(library: Library) -> Looked:
+    library.clock.move(1)
+    return follow(library.warehouse, library.sync.sync_id, budget_s=20)
+
+
+@pytest.fixture
+def told(library: Library) -> Library:
+    """A library whose first pass is over."""
+    library.world.told = []
+    for name in ("a.txt", "b.txt", "c.txt"):
+        library.world.put(name, name.encode())
+    library.cycle()
+    return library
+
+
+def test_new_changed_and_deleted_files_are_known_without_a_listing(told: Library) -> None:
+    listed = told.world.calls["list"]
+    told.world.put("new.txt", b"new")
+    told.world.put("a.txt", b"changed")
+    told.world.delete("b.txt")
+    tell(told, "new.txt", "a.txt", "b.txt", "c.txt", "never-there.txt")
+    assert take(told) == Looked(messages=1, new=1, changed=1, deleted=1)
+    assert told.world.calls["list"] == listed
+    told.assert_follows_source()
+    told.run()
+    assert told.texts() == sorted([3, 5, 7])
+    assert told.world.told == []
+
+
+def test_news_that_come_twice_late_or_for_nothing_change_nothing(told: Library) -> None:
+    for _ in range(3):
+        tell(told, "a.txt", "b.txt", "nowhere.txt")
+        tell(told)
+    before = [batch.batch_id for batch in told.batches()]
+    assert take(told) == Looked(messages=6)
+    assert [batch.batch_id for batch in told.batches()] == before
+    told.assert_follows_source()
+
+
+def test_a_file_that_comes_back_is_another_object(told: Library) -> None:
+    first = told.objects()["a.txt"].object_id
+    told.world.delete("a.txt")
+    tell(told, "a.txt")
+    take(told)
+    told.world.put("a.txt", b"a.txt")
+    tell(told, "a.txt")
+    assert take(told).new == 1
+    assert told.objects()["a.txt"].object_id != first
+    told.assert_follows_source()
+    told.poll()
+    told.assert_follows_source()
+
+
+def test_news_are_acknowledged_only_after_what_they_led_to_is_recorded(told: Library) -> None:
+    told.world.put("new.txt", b"new")
+    tell(told, "new.txt")
+
+    def fail(name: str) -> None:
+        if name == "head":
+            raise ProviderDown("The provider is down.")
+
+    told.world.before = fail
+    with pytest.raises(ProviderDown):
+        take(told)
+    assert len(told.world.told or []) == 1
+
+    def lost(name: str) -> None:
+        if name == "acknowledge":
+            raise ProviderDown("The queue is down.")
+
+    told.world.before = lost
+    with pytest.raises(ProviderDown):
+        take(told)
+    told.assert_follows_source()
+    told.world.before = lambda _: None
+    assert take(told) == Looked(messages=1)
+    told.assert_follows_source()
+
+
+def test_while_a_pass_is_under_way_news_wait(told: Library) -> None:
+    told.world.page_size = 1
+    told.advance(budget_s=0)
+    told.world.put("new.txt", b"new")
+    tell(told, "new.txt")
+    assert take(told) == Looked()
+    assert len(told.world.told or []) == 1
+    told.poll()
+    take(told)
+    assert told.world.told == []
+    told.assert_follows_source()
+
+
+def test_a_sync_whose_configuration_changed_makes_its_pass_first(told: Library) -> None:
+    told.configure(file_filters={"include": ["a*"]})
+    tell(told, "a.txt")
+    with pytest.raises(NotNow):
+        take(told)
+    assert follow_all(told.warehouse, budget_s=5) == {}
+    told.poll()
+    assert take(told) == Looked(messages=1)
+
+
+def test_files_that_the_filters_do_not_take_are_not_taken_from_a_feed(told: Library) -> None:
+    told.configure(file_filters={"exclude": ["*.tmp"]})
+    told.poll()
+    told.world.put("x.tmp", b"x")
+    tell(told, "x.tmp")
+    assert take(told) == Looked(messages=1)
+    assert "x.tmp" not in told.objects()
+
+
+def test_a_prefix_stands_for_the_keys_that_are_registered_below_it(told: Library) -> None:
+    told.world.put("77/old name.txt", b"one")
+    told.poll()
+    told.world.delete("77/old name.txt")
+    told.world.put("77/new name.txt", b"one")
+    tell(told, "77/new name.txt", prefixes=[b"77/"])
+    assert take(told) == Looked(messages=1, new=1, deleted=1)
+    told.assert_follows_source()
+
+
+def test_a_feed_that_lost_track_asks_for_a_pass(told: Library) -> None:
+    told.world.put("unsaid.txt", b"x")
+    tell(told, everything=True, position="later")
+    take(told)
+    assert told.now().cursor.feed_position == "later"
+    progress = told.advance(force=False)
+    assert progress is not None
+    assert progress.counters.new == 1
+    assert told.now().cursor.feed_position == "later"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_any_mix_of_news_and_passes_follows_the_source(told: Library, seed: int) -> None:
+    chance = random.Random(seed)
+    for _ in range(40):
+        name = f"{chance.choice('abcd')}.txt"
+        if name.encode() in told.world.files and chance.random() < 0.4:
+            told.world.delete(name)
+        else:
+            told.world.put(name, str(chance.random()).encode())
+        if chance.random() < 0.6:
+            tell(told, *chance.choices(["a.txt", "b.txt", "c.txt", "d.txt", name], k=2))
+        if chance.random() < 0.5:
+            take(told)
+        if chance.random() < 0.2:
+            told.advance(budget_s=chance.choice([0, 20]))
+    told.poll()
+    take(told)
+    told.poll()
+    told.assert_follows_source()
