@@ -15,7 +15,7 @@ from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.testing import FakeIndex, FakeSource
 from tests.pipeline.worlds import Clock, Library, emptied, make_namespace
 
-pytest_plugins = ["tests.servers", "tests.postgres", "tests.weaviate_server"]
+pytest_plugins = ["tests.servers", "tests.postgres", "tests.weaviate_server", "tests.sdk"]
 
 
 @pytest.fixture

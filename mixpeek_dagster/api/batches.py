@@ -178,8 +178,8 @@ def add_objects(body: BatchObjects, batch_id: BatchPath, warehouse: Opened, buck
 def submit(
     warehouse: Opened, batch: InBatch, body: Annotated[pipeline.BatchSubmit | None, Body()] = None, force: bool = False
 ) -> TaskAnswer:
-    """Submit a DRAFT batch: it is QUEUED until a run takes it."""
-    return task_of(pipeline.submit_batch(warehouse, batch, body or pipeline.BatchSubmit()))
+    """Submit a DRAFT batch: it is QUEUED until a run takes it. With `force` also while another one does the same work."""
+    return task_of(pipeline.submit_batch(warehouse, batch, body or pipeline.BatchSubmit(), force=force))
 
 
 @router.post("/buckets/{bucket_identifier}/batches/{batch_id}/cancel")

@@ -8,10 +8,11 @@ from pydantic import BaseModel
 from mixpeek_dagster.api.deps import InNamespace, Opened
 from mixpeek_dagster.api.paging import Asked, read_cursor, write_cursor
 from mixpeek_dagster.api.routes import new_router
+from mixpeek_dagster.catalog.events import Place
 from mixpeek_dagster.errors import BadRequest
 
 router = new_router("events")
-_OPERATIONS = {"created": "create", "updated": "update", "deleted": "delete", "written": "create"}
+_OPERATIONS = {"created": "insert", "updated": "update", "deleted": "delete", "written": "insert"}
 
 
 class EventAnswer(BaseModel):
@@ -46,26 +47,27 @@ def list_events(
     event_type: Annotated[str | None, Query(max_length=100)] = None,
     resource_type: Annotated[str | None, Query(max_length=100)] = None,
 ) -> EventList:
-    """The change feed of the namespace. `next_cursor` is also given at the end, to ask again later."""
+    """The change feed of the namespace, 90 days of it. `next_cursor` is also given at the end, to ask again later."""
     limit = asked.limit or asked.page_size or 100
     cursor = asked.cursor or asked.next_cursor or asked.after
-    after = read_cursor(cursor).get("s") if cursor else 0
-    if not isinstance(after, int) or isinstance(after, bool) or not 0 <= after < 2**63:
+    said = read_cursor(cursor) if cursor else {}
+    place = Place(said.get("t", 0), said.get("s", 0))
+    if any(not isinstance(one, int) or isinstance(one, bool) or not 0 <= one < 2**63 for one in place):
         raise BadRequest("The cursor is malformed: pass `next_cursor` back as it came.")
     with warehouse.catalog.reading() as records:
         rows = records.events.after(
-            after, namespace_id=namespace.namespace_id, event_type=event_type, resource_type=resource_type, limit=limit + 1
+            place, namespace_id=namespace.namespace_id, event_type=event_type, resource_type=resource_type, limit=limit + 1
         )
     results = [
         EventAnswer(
             seq=row.seq,
-            cursor=write_cursor({"s": row.seq}),
+            cursor=write_cursor({"t": row.tx, "s": row.seq}),
             event_id=row.event_id,
             namespace_id=row.namespace_id,
             event_type=row.event_type,
             resource_type=row.resource_type,
             resource_id=row.resource_id,
-            operation=_OPERATIONS.get(row.event_type.split(".")[1], row.event_type.rpartition(".")[2]),
+            operation=_OPERATIONS.get(row.event_type.split(".")[1], "other"),
             payload=row.payload,
             created_at=row.created_at,
         )

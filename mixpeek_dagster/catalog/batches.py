@@ -107,6 +107,16 @@ class BatchRecords:
         query = select(_batches).where(_batches.c.batch_id.in_(queued)).order_by(_batches.c.submitted_at).limit(1_000)
         return [_batch(row) for row in self._connection.execute(query)]
 
+    def sharing_items(self, batch: Batch) -> list[Batch]:
+        """Batches under way that hold an item of this one, oldest first."""
+        theirs, mine = _items.alias("theirs"), _items.alias("mine")
+        shared = select(mine.c.item_id).join(theirs, theirs.c.item_id == mine.c.item_id)
+        shared = shared.where(mine.c.batch_id == batch.batch_id, theirs.c.batch_id == _batches.c.batch_id)
+        active = _batches.c.status.in_([BatchStatus.QUEUED, BatchStatus.PROCESSING])
+        query = select(_batches).where(active, _batches.c.bucket_id == batch.bucket_id, _batches.c.batch_id != batch.batch_id)
+        rows = self._connection.execute(query.where(shared.correlate(_batches).exists()).order_by(_batches.c.submitted_at))
+        return [_batch(row) for row in rows]
+
     def count_of_sync(self, sync_id: SyncId) -> int:
         return self._connection.execute(select(func.count()).where(_batches.c.sync_id == sync_id)).scalar_one()
 

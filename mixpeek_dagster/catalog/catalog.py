@@ -18,6 +18,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from mixpeek_dagster.catalog.batches import BatchRecords
 from mixpeek_dagster.catalog.buckets import BucketRecords
 from mixpeek_dagster.catalog.collections import CollectionRecords
+from mixpeek_dagster.catalog.definitions import DefinitionRecords
 from mixpeek_dagster.catalog.documents import DocumentRecords
 from mixpeek_dagster.catalog.events import EventRecords
 from mixpeek_dagster.catalog.keys import KeyRecords
@@ -28,6 +29,7 @@ from mixpeek_dagster.catalog.namespaces import NamespaceRecords
 from mixpeek_dagster.catalog.objects import ObjectRecords
 from mixpeek_dagster.catalog.queries import register_functions
 from mixpeek_dagster.catalog.retrievers import RetrieverRecords
+from mixpeek_dagster.catalog.runs import RunRecords
 from mixpeek_dagster.catalog.syncs import SyncRecords
 from mixpeek_dagster.catalog.tasks import TaskRecords
 from mixpeek_dagster.catalog.turns import Turns
@@ -81,6 +83,14 @@ class Records:
     @cached_property
     def batches(self) -> BatchRecords:
         return BatchRecords(self.connection)
+
+    @cached_property
+    def definitions(self) -> DefinitionRecords:
+        return DefinitionRecords(self.connection)
+
+    @cached_property
+    def runs(self) -> RunRecords:
+        return RunRecords(self.connection)
 
     @cached_property
     def documents(self) -> DocumentRecords:

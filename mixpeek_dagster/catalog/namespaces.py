@@ -35,7 +35,8 @@ class NamespaceRecords:
         return _value(row)
 
     def all(self) -> list[Namespace]:
-        return [_value(row) for row in self._connection.execute(select(_table).order_by(_table.c.created_at))]
+        query = select(_table).order_by(_table.c.created_at, _table.c.namespace_id)
+        return [_value(row) for row in self._connection.execute(query)]
 
     def page(self, *, search: str | None = None, limit: int, offset: int) -> tuple[list[Namespace], int]:
         query = select(_table)

@@ -227,6 +227,7 @@ batches = Table(
     Column("submitted_at", Bytewise),
     Column("started_at", Bytewise),
     Column("completed_at", Bytewise),
+    Column("reembed", Boolean, nullable=False, server_default=text("false")),
     Index("batches_by_status", "status", "submitted_at"),
     Index("batches_in_bucket", "bucket_id", "created_at"),
     Index("batches_by_task", "task_id"),
@@ -248,6 +249,12 @@ batch_parts = Table(
     Column("heartbeat_at", Bytewise),
     Column("error", Text),
     Index("batch_parts_by_status", "status", "claimed_at"),
+    Index(
+        "batch_parts_to_stop",
+        "run_key",
+        sqlite_where=text("status = 'canceled' AND run_key IS NOT NULL"),
+        postgresql_where=text("status = 'canceled' AND run_key IS NOT NULL"),
+    ),
 )
 
 batch_items = Table(
@@ -363,6 +370,9 @@ events = Table(
     Column("payload", Json, nullable=False),
     Column("created_at", Bytewise, nullable=False),
     Column("delivered_at", Bytewise),
+    # The writing transaction's number on Postgres, where `seq` is given before the commit; always 0 on SQLite.
+    Column("tx", BigInteger, nullable=False, server_default=text("0")),
+    Index("events_in_namespace", "namespace_id", "tx", "seq"),
     Index("events_to_deliver", "seq", sqlite_where=text("delivered_at IS NULL"), postgresql_where=text("delivered_at IS NULL")),
     sqlite_autoincrement=True,
 )

@@ -1,5 +1,7 @@
 """The code location: `python -m dagster dev -m mixpeek_dagster.definitions`, or the repository's `workspace.yaml`."""
 
+import time
+
 import dagster as dg
 
 # Dagster offers no public way yet to carry loaded state into run workers; this import is the only private one, and only here.
@@ -8,8 +10,10 @@ from dagster._core.definitions.definitions_load_context import DefinitionsLoadCo
 from mixpeek_dagster.definitions.build import build_definitions
 from mixpeek_dagster.definitions.plan import WarehousePlan, load_plan
 from mixpeek_dagster.definitions.resources import shared_warehouse
+from mixpeek_dagster.errors import CatalogError
 
 _PLAN = "mixpeek_dagster/plan"
+_PATIENCE_S = 20.0
 
 
 @dg.definitions
@@ -19,5 +23,17 @@ def defs() -> dg.Definitions:
     if context.load_type is DefinitionsLoadType.RECONSTRUCTION and _PLAN in context.reconstruction_metadata:
         plan = WarehousePlan.model_validate_json(context.reconstruction_metadata[_PLAN])
     else:
-        plan = load_plan(shared_warehouse().catalog)
+        plan = _load_patiently()
     return build_definitions(plan).with_reconstruction_metadata({_PLAN: plan.model_dump_json()})
+
+
+def _load_patiently() -> WarehousePlan:
+    """The catalog's plan. A server that fails to load stays empty until somebody reloads it, so a database may restart meanwhile."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return load_plan(shared_warehouse().catalog)
+        except CatalogError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(1.0)

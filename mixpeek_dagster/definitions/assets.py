@@ -10,9 +10,10 @@ import dagster as dg
 from mixpeek_dagster.definitions.metadata import bucket_metadata, step_metadata
 from mixpeek_dagster.definitions.plan import NamespacePlan
 from mixpeek_dagster.definitions.resources import WarehouseResource
+from mixpeek_dagster.definitions.stopping import end_as_canceled
 from mixpeek_dagster.definitions.translator import Translator
 from mixpeek_dagster.errors import MixpeekError, ProviderError, Transient
-from mixpeek_dagster.models.batches import Step
+from mixpeek_dagster.models.batches import PartStatus, Step
 from mixpeek_dagster.models.buckets import Bucket
 from mixpeek_dagster.models.collections import Collection
 from mixpeek_dagster.models.ids import SyncId
@@ -76,8 +77,8 @@ def collection_asset(
     )
     def extract(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> Iterator[Any]:
         keys = _partition_keys(context)
-        reports = [_run_part(context, warehouse.get(), key, collection) for key in keys]
-        for key, report in zip(keys, reports):
+        done = _run_parts(context, warehouse.get(), keys, collection)
+        for key, report in done.items():
             metadata = step_metadata(collection, report, thumbnails=len(keys) == 1)
             if len(keys) == 1:
                 yield dg.MaterializeResult(asset_key=spec.key, metadata=metadata)
@@ -85,7 +86,7 @@ def collection_asset(
                 yield dg.AssetMaterialization(spec.key, partition=key, metadata=metadata)
         if len(keys) > 1:
             yield dg.MaterializeResult(asset_key=spec.key)
-        yield _check(reports)
+        yield _check(list(done.values()))
 
     return extract
 
@@ -107,6 +108,33 @@ def _partition_keys(context: dg.AssetExecutionContext) -> Sequence[str]:
             f"This run was to take {expected or 'some'} parts and sees {len(keys)}: {keys[:3]}.", allow_retries=False
         )
     return keys
+
+
+def _run_parts(
+    context: dg.AssetExecutionContext, warehouse: Warehouse, keys: Sequence[str], collection: Collection
+) -> dict[str, StepReport]:
+    """Partition key → what became of it, without parts that were canceled.
+
+    Raises:
+        Superseded: none of them is this run's any more.
+    """
+    done: dict[str, StepReport] = {}
+    for key in keys:
+        try:
+            done[key] = _run_part(context, warehouse, key, collection)
+        except Superseded as reason:
+            context.log.warning(str(reason))
+            if len(done) == 0 and key == keys[-1]:
+                if _is_canceled(warehouse, key):
+                    end_as_canceled(context)
+                raise
+    return done
+
+
+def _is_canceled(warehouse: Warehouse, key: str) -> bool:
+    with warehouse.catalog.reading() as records:
+        part = records.batches.part(key)
+    return part is not None and part.status is PartStatus.CANCELED
 
 
 def _run_part(context: dg.AssetExecutionContext, warehouse: Warehouse, key: str, collection: Collection) -> StepReport:

@@ -16,7 +16,7 @@ class Confirmation(dg.Config):
     sync_id: str = Field(description="The sync, as the bucket's observation names it (sync_…).")
 
 
-@dg.op(name=CONFIRM_JOB, description="Allows the deletes that the sync's last pass held back; its next pass makes them.")
+@dg.op(name="confirm", description="Allows the deletes that the sync's last pass held back; its next pass makes them.")
 def _confirm(context: dg.OpExecutionContext, config: Confirmation, warehouse: WarehouseResource) -> None:
     world = warehouse.get()
     try:
@@ -29,7 +29,7 @@ def _confirm(context: dg.OpExecutionContext, config: Confirmation, warehouse: Wa
 
 
 def confirm_job() -> dg.JobDefinition:
-    """Launched from its Launchpad with `ops: {confirm_deletes: {config: {sync_id: sync_…}}}`."""
+    """Launched from its Launchpad with `ops: {confirm: {config: {sync_id: sync_…}}}`."""
 
     @dg.job(name=CONFIRM_JOB, executor_def=dg.in_process_executor, description="Confirm held deletes of one sync.")
     def confirm() -> None:

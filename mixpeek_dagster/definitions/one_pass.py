@@ -16,7 +16,8 @@ from mixpeek_dagster.definitions.build import build_definitions
 from mixpeek_dagster.definitions.metadata import bucket_metadata
 from mixpeek_dagster.definitions.plan import load_plan
 from mixpeek_dagster.definitions.resources import WarehouseResource
-from mixpeek_dagster.definitions.sensors import RUN_KEY_TAG, claim_waves, run_state, selection, wave_tags
+from mixpeek_dagster.definitions.sensors import claim_waves, run_state, selection, wave_tags
+from mixpeek_dagster.definitions.stopping import RUN_KEY_TAG
 from mixpeek_dagster.definitions.translator import Translator, job_names
 from mixpeek_dagster.models.batches import Batch, BatchStatus
 from mixpeek_dagster.models.ids import BatchId, SyncId

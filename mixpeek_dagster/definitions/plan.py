@@ -4,6 +4,7 @@ A run worker rebuilds its definitions from the plan that its code server had loa
 neither notices changes of the catalog nor waits for it.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
@@ -68,12 +69,18 @@ class NamespacePlan(Value):
 
 
 class WarehousePlan(Value):
-    """Every namespace's plan. `skipped` are entries that could not be read, with the reason: they never empty the rest."""
+    """Every namespace's plan.
+
+    Attributes:
+        skipped: entries that could not be read, with the reason: they never empty the rest.
+        revision: what the catalog held when the plan was read, as a hash; empty for a plan that is not from a catalog.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ignored_types=(cached_property,))
 
     namespaces: Sequence[NamespacePlan] = ()
     skipped: Sequence[str] = ()
+    revision: str = ""
 
     @cached_property
     def collections(self) -> Mapping[CollectionId, Collection]:
@@ -117,6 +124,15 @@ def load_plan(catalog: Catalog) -> WarehousePlan:
         )
         for namespace in namespaces
     ]
-    return WarehousePlan(
-        namespaces=plans, skipped=[f"{one.bucket_id}: no namespace" for one in buckets if one.namespace_id not in ids]
-    )
+    skipped = [f"{one.bucket_id}: no namespace" for one in buckets if one.namespace_id not in ids]
+    return WarehousePlan(namespaces=plans, skipped=skipped, revision=_revision(plans))
+
+
+_TOTALS = {"object_count", "total_size_bytes", "document_count", "updated_at"}
+
+
+def _revision(plans: Sequence[NamespacePlan]) -> str:
+    """A hash over what definitions are made of: running totals and times of change are not in it."""
+    noun = {"__all__": _TOTALS}
+    shown = [plan.model_dump_json(exclude={"namespace": _TOTALS, "buckets": noun, "collections": noun}) for plan in plans]
+    return hashlib.sha256("\n".join(shown).encode()).hexdigest()

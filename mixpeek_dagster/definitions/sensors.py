@@ -1,5 +1,6 @@
-"""Sensors: one per sync that polls it, one that hands queued batches to runs, those that settle how runs ended, and webhooks."""
+"""Sensors: one per sync that polls it, those that hand queued batches to runs, those that settle how runs ended, and webhooks."""
 
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -13,7 +14,9 @@ from mixpeek_dagster.definitions.feeds import feed_sensor
 from mixpeek_dagster.definitions.metadata import bucket_metadata
 from mixpeek_dagster.definitions.plan import NamespacePlan, SyncPlan, WarehousePlan
 from mixpeek_dagster.definitions.resources import WarehouseResource
+from mixpeek_dagster.definitions.stopping import RUN_KEY_TAG, find_run, stop_canceled
 from mixpeek_dagster.definitions.translator import Translator
+from mixpeek_dagster.errors import NotFound
 from mixpeek_dagster.models.batches import BatchPart
 from mixpeek_dagster.models.ids import SyncId
 from mixpeek_dagster.pipeline.batches import claim
@@ -26,9 +29,11 @@ from mixpeek_dagster.pipeline.webhooks import deliver
 Jobs = Mapping[str, Any]
 """Pipeline → asset job; Dagster does not export the type of one that is not resolved yet."""
 
-RUN_KEY_TAG = "dagster/run_key"
 _TICK_S = 20.0
+# A tick that waits ends just before the daemon's fourth loop of five seconds: behind it there would be nobody until the fifth.
+WAIT_S = 19.0
 _POLL_S = 0.2
+_STOP_EVERY_S = 1.0
 _CLAIM_LIMIT = 200
 _WAVE_ITEMS = 2_000
 # The daemon's loop is fixed at five seconds and skips a sensor whose interval is not shorter: any of 1..4 means every loop.
@@ -79,6 +84,34 @@ def sync_sensor(plan: NamespacePlan, sync: SyncPlan, translator: Translator) -> 
     return poll
 
 
+def new_syncs_sensor(plan: WarehousePlan) -> dg.SensorDefinition:
+    """Polls syncs that were made since this plan was read: they have their own sensor only when the code location was reloaded."""
+    planned = {sync.sync_id for namespace in plan.namespaces for sync in namespace.syncs}
+
+    @dg.sensor(
+        name="new_syncs",
+        minimum_interval_seconds=_EVERY_LOOP_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Begins the first pass of syncs that have no sensor of their own yet.",
+    )
+    def poll(warehouse: WarehouseResource) -> dg.SkipReason:
+        world = warehouse.get()
+        deadline = time.monotonic() + _TICK_S
+        with world.catalog.reading() as records:
+            due = [one for one in records.syncs.due(now=world.now()) if one not in planned]
+        begun = [one for one in due if time.monotonic() < deadline and _advanced(world, one, deadline)]
+        return dg.SkipReason(f"Polled {', '.join(begun)}." if begun else "Every sync that is due has a sensor of its own.")
+
+    return poll
+
+
+def _advanced(warehouse: Warehouse, sync_id: SyncId, deadline: float) -> bool:
+    try:
+        return advance(warehouse, sync_id, budget_s=deadline - time.monotonic()) is not None
+    except NotFound:  # deleted since
+        return False
+
+
 def _why_not(report: SyncReport) -> str:
     sync = report.sync
     if sync.next_pass_at is None:
@@ -88,29 +121,37 @@ def _why_not(report: SyncReport) -> str:
     return f"Next pass in {max(wait, 0):.0f} s. {report.words}{error}"
 
 
-def batch_sensor(plan: WarehousePlan, jobs: Jobs, translator: Translator) -> dg.SensorDefinition:
-    """Hands queued batches to runs: waits up to 20 s inside its tick, so a submitted batch is seen within 0.2 s.
+def batch_sensor(
+    plan: WarehousePlan, jobs: Jobs, translator: Translator, *, name: str, retiring: threading.Event
+) -> dg.SensorDefinition:
+    """Hands queued batches to runs: waits up to 19 s inside its tick, so a submitted batch is seen within 0.2 s.
 
-    Batches that are waiting together, small enough, and in need of the same collections share one run.
+    Batches that are waiting together, small enough, and in need of the same collections share one run. While it waits it also
+    ends the runs of batches that were canceled.
     """
 
     @dg.sensor(
-        name="batches",
+        name=name,
         jobs=list(jobs.values()) or None,
         minimum_interval_seconds=1,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Claims queued batches and starts their runs.",
     )
-    def hand_out(warehouse: WarehouseResource) -> dg.SensorResult | dg.SkipReason:
+    def hand_out(context: dg.SensorEvaluationContext, warehouse: WarehouseResource) -> dg.SensorResult | dg.SkipReason:
         world = warehouse.get()
-        deadline = time.monotonic() + _TICK_S
+        deadline = time.monotonic() + WAIT_S
+        next_stop = 0.0
         while True:
+            if time.monotonic() >= next_stop:
+                stop_canceled(world, context.instance)
+                next_stop = time.monotonic() + _STOP_EVERY_S
             waves = claim_waves(world, plan)
             if waves:
                 break
             if time.monotonic() >= deadline or not jobs:
                 return dg.SkipReason("No batch is queued.")
-            time.sleep(_POLL_S)
+            if retiring.wait(_POLL_S):
+                return dg.SkipReason("This code server hands over to the one that is being loaded.")
         requests, partitions = [], []
         for run_key, claims in waves:
             pipeline = plan.pipeline_of[claims[0].collection_ids[0]]
@@ -216,6 +257,7 @@ def reconcile_sensor() -> dg.SensorDefinition:
         description="Settles batches whose run vanished and heals what a crash left half done.",
     )
     def heal(context: dg.SensorEvaluationContext, warehouse: WarehouseResource) -> dg.SkipReason:
+        stop_canceled(warehouse.get(), context.instance)
         done = reconcile(warehouse.get(), lambda part: run_state(context.instance, part))
         return dg.SkipReason(done.words)
 
@@ -239,21 +281,22 @@ def webhook_sensor() -> dg.SensorDefinition:
 
 def run_state(instance: dg.DagsterInstance, part: BatchPart) -> RunState:
     """How the run of a part is doing, as Dagster's own records say."""
-    run = instance.get_run_by_id(part.run_id) if part.run_id else None
-    if run is None and part.run_key:
-        runs = instance.get_runs(dg.RunsFilter(tags={RUN_KEY_TAG: part.run_key}), limit=1)
-        run = runs[0] if runs else None
-    if run is None:
-        return RunState.UNKNOWN
-    return _STATES.get(run.status, RunState.ALIVE)
+    run = find_run(instance, part)
+    return RunState.UNKNOWN if run is None else _STATES.get(run.status, RunState.ALIVE)
 
 
-def sensors(plan: WarehousePlan, jobs: Jobs, translator: Translator) -> Iterator[dg.SensorDefinition]:
+def sensors(
+    plan: WarehousePlan, jobs: Jobs, translator: Translator, *, retiring: threading.Event
+) -> Iterator[dg.SensorDefinition]:
     """Every sensor of the code location."""
     for namespace in plan.namespaces:
         for sync in namespace.syncs:
             yield sync_sensor(namespace, sync, translator)
-    yield batch_sensor(plan, jobs, translator)
+    if plan.revision:
+        yield new_syncs_sensor(plan)
+    # Two, since the one that has just handed out a batch is away until the daemon's next loop, up to five seconds.
+    for name in ("batches", "batches_too"):
+        yield batch_sensor(plan, jobs, translator, name=name, retiring=retiring)
     yield ended_sensor(dg.DagsterRunStatus.FAILURE)
     yield ended_sensor(dg.DagsterRunStatus.CANCELED)
     yield feed_sensor()

@@ -83,7 +83,7 @@ DedupStrategy = Literal["skip", "replace", "force"]
 
 
 class Batch(Value):
-    """A batch as recorded. `dag_tiers` and `collection_ids` are fixed when it is submitted."""
+    """A batch as recorded. `dag_tiers` and `collection_ids` are fixed when it is submitted; with `reembed` no feature is used again."""
 
     batch_id: BatchId
     namespace_id: NamespaceId
@@ -91,6 +91,7 @@ class Batch(Value):
     type: Literal["BUCKET", "COLLECTION"] = "BUCKET"
     status: BatchStatus
     dedup_strategy: DedupStrategy = "skip"
+    reembed: bool = False
     batch_name: str | None = None
     metadata: dict[str, Any] | None = None
     collection_ids: Sequence[CollectionId] | None = None

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from mixpeek_dagster.catalog import Records
-from mixpeek_dagster.errors import PERMANENT, Invalid, NotFound, WrongState
+from mixpeek_dagster.errors import PERMANENT, AlreadyExists, Invalid, NotFound, WrongState
 from mixpeek_dagster.models.batches import Batch, BatchStatus, DedupStrategy, Failure
 from mixpeek_dagster.models.buckets import Bucket
 from mixpeek_dagster.models.filters import Filter
@@ -128,11 +128,15 @@ def add_objects(warehouse: Warehouse, bucket: Bucket, batch_id: str, object_ids:
         return records.batches.append_items(batch, fresh, now=now)
 
 
-def submit_batch(warehouse: Warehouse, batch: Batch, body: BatchSubmit) -> Batch:
+def submit_batch(warehouse: Warehouse, batch: Batch, body: BatchSubmit, *, force: bool = False) -> Batch:
     """DRAFT → QUEUED.
+
+    Args:
+        force: also when another batch is taking an object of this one through the same collection.
 
     Raises:
         WrongState: it is no DRAFT. BadRequest: it has no objects. UrlRefused: the webhook's URL may not be reached.
+        AlreadyExists: the same work is under way, and this is not `force`d.
     """
     if body.webhook_url is not None:
         check_url(body.webhook_url, allowed_hosts=warehouse.settings.allowed_hosts)
@@ -141,7 +145,20 @@ def submit_batch(warehouse: Warehouse, batch: Batch, body: BatchSubmit) -> Batch
         current = records.batches.get(batch.batch_id, namespace_id=batch.namespace_id)
         if body.webhook_url is not None and current.status is BatchStatus.DRAFT:
             records.batches.set(batch.batch_id, now=now, webhook_url=body.webhook_url)
-        return submit(records, records.batches.get(batch.batch_id), settings=warehouse.settings, now=now)
+        queued = submit(records, records.batches.get(batch.batch_id), settings=warehouse.settings, now=now)
+        if not force:
+            _check_alone(records, queued)
+        return queued
+
+
+def _check_alone(records: Records, batch: Batch) -> None:
+    own = set(batch.collection_ids or ())
+    for other in records.batches.sharing_items(batch):
+        if own & set(other.collection_ids or ()):
+            raise AlreadyExists(
+                f"Batch {other.batch_id} is {other.status} with some of the objects of {batch.batch_id} and the same collection: "
+                "wait until it has ended, or submit with ?force=true."
+            )
 
 
 def retry_failed(warehouse: Warehouse, batch: Batch, body: BatchRetry) -> Batch | None:

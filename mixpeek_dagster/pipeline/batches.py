@@ -43,6 +43,7 @@ def create_batch(
     now: str,
     collection_ids: Sequence[CollectionId] | None = None,
     dedup: DedupStrategy = "skip",
+    reembed: bool = False,
 ) -> Batch:
     """A DRAFT batch of these objects.
 
@@ -60,6 +61,7 @@ def create_batch(
         bucket_id=bucket_id,
         status=BatchStatus.DRAFT,
         dedup_strategy=dedup,
+        reembed=reembed,
         collection_ids=collection_ids,
         created_at=now,
         updated_at=now,

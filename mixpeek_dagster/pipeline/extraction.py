@@ -117,8 +117,10 @@ class _StepRun:
 
     def _prepare(self, items: list[Item], pool: ThreadPoolExecutor, stop: threading.Event) -> _Window:
         list(pool.map(self.reader.fetch, items))
-        with self.warehouse.catalog.reading() as records:
-            known = records.documents.features([item.memo_key for item in items if item.memo_key])
+        known: dict[str, list[Feature]] = {}
+        if not self.batch.reembed:
+            with self.warehouse.catalog.reading() as records:
+                known = records.documents.features([item.memo_key for item in items if item.memo_key])
         to_infer = []
         for item in items:
             if item.memo_key and item.memo_key not in known and item.memo_key not in self.asked:

@@ -14,6 +14,7 @@ from mixpeek_dagster.models.mappings import SchemaMapping
 from mixpeek_dagster.models.objects import Blob, ObjectStatus, StoredObject
 from mixpeek_dagster.models.syncs import Sync, SyncCursor
 from mixpeek_dagster.pipeline.batches import submit
+from mixpeek_dagster.pipeline.events import tell_objects
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.provider import Entry, ObjectSource
 
@@ -157,6 +158,9 @@ class Intake:
         records.syncs.put_keys(self._sync.sync_id, taken.keys, generation=generation)
         records.syncs.remove_keys(self._sync.sync_id, taken.gone_keys)
         records.buckets.count(self._bucket.bucket_id, objects=taken.new, size_bytes=taken.size_change)
+        for event, objects in (("object.created", taken.created), ("object.updated", taken.replaced)):
+            if objects:
+                tell_objects(records, event, objects, now=objects[0].updated_at)
 
     def _says_more(self, existing: StoredObject, entry: Entry) -> bool:
         """Whether the mapping makes other fields of a file than its object has."""

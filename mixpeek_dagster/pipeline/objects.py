@@ -17,6 +17,7 @@ from mixpeek_dagster.models.values import Lenient
 from mixpeek_dagster.pipeline.batches import create_batch, submit
 from mixpeek_dagster.pipeline.blobs import BlobMaker, managed_keys
 from mixpeek_dagster.pipeline.creation import validation_words
+from mixpeek_dagster.pipeline.events import tell_objects
 from mixpeek_dagster.pipeline.removal import finish_removals, remove_documents, remove_objects
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 
@@ -139,7 +140,7 @@ def _register(
     records.buckets.count(bucket.bucket_id, objects=0 if existing else 1, size_bytes=grown)
     if key:
         records.objects.remember_key(bucket.bucket_id, key, stored.object_id, now=now)
-    _tell(records, "object.updated" if existing else "object.created", stored, now=now)
+    tell_objects(records, "object.updated" if existing else "object.created", [stored], now=now)
     return Written(stored)
 
 
@@ -207,7 +208,7 @@ def change_object(warehouse: Warehouse, bucket: Bucket, object_id: str, body: Ob
         changed = {"fields": fields, "unique_value": value, "key_prefix": prefix, "updated_at": now}
         after = before.model_copy(update=changed)
         records.objects.put([after])
-        _tell(records, "object.updated", after, now=now)
+        tell_objects(records, "object.updated", [after], now=now)
     return after
 
 
@@ -224,8 +225,6 @@ def delete_objects(warehouse: Warehouse, bucket: Bucket, object_ids: Sequence[st
         ]
         now = warehouse.now()
         documents = remove_objects(records, warehouse.index, [one.object_id for one in doomed], now=now)
-        for one in doomed:
-            _tell(records, "object.deleted", one, now=now)
     finish_removals(warehouse)
     for one in doomed:
         for key in managed_keys(one.blobs):
@@ -257,8 +256,7 @@ def disable_objects(warehouse: Warehouse, bucket: Bucket, body: Disabling) -> in
             records.objects.disable(ids, state=body.lifecycle_state, reason=body.reason, source=body.source, now=now)
             documents = [one.document_id for one in records.documents.of_objects(ids)]
             remove_documents(records, warehouse.index, documents, now=now)
-        for one in own:
-            _tell(records, "object.updated", one, now=now)
+        tell_objects(records, "object.updated", own, now=now)
     finish_removals(warehouse)
     return len(own)
 
@@ -267,13 +265,3 @@ def _process(records: Records, warehouse: Warehouse, bucket: Bucket, object_ids:
     now = warehouse.now()
     batch = create_batch(records, object_ids, namespace_id=bucket.namespace_id, bucket_id=bucket.bucket_id, now=now)
     submit(records, batch, settings=warehouse.settings, now=now)
-
-
-def _tell(records: Records, event: str, stored: StoredObject, *, now: str) -> None:
-    records.events.add(
-        event,
-        namespace_id=stored.namespace_id,
-        resource=("object", stored.object_id),
-        payload={"object_id": stored.object_id, "bucket_id": stored.bucket_id},
-        now=now,
-    )

@@ -9,6 +9,7 @@ from mixpeek_dagster.models.batches import BatchPart, PartStatus
 from mixpeek_dagster.models.documents import DocumentState
 from mixpeek_dagster.models.values import iso
 from mixpeek_dagster.pipeline.batches import fail_part, settle
+from mixpeek_dagster.pipeline.events import KEPT
 from mixpeek_dagster.pipeline.extraction import index_documents
 from mixpeek_dagster.pipeline.removal import finish_removals
 from mixpeek_dagster.pipeline.uploads import sweep_uploads
@@ -37,6 +38,7 @@ class Reconciled:
     removed: int = 0
     features: int = 0
     uploads: int = 0
+    events: int = 0
 
     @property
     def words(self) -> str:
@@ -44,7 +46,7 @@ class Reconciled:
             return "Nothing to settle."
         return (
             f"Settled {self.parts} parts, indexed {self.indexed} documents, finished {self.removed} deletes, "
-            f"dropped {self.features} unused features, gave up {self.uploads} unconfirmed uploads."
+            f"dropped {self.features} unused features and {self.events} old events, gave up {self.uploads} unconfirmed uploads."
         )
 
 
@@ -82,8 +84,9 @@ def reconcile(warehouse: Warehouse, run_state: Callable[[BatchPart], RunState], 
     before = iso(warehouse.clock() - FEATURES_KEPT)
     with warehouse.catalog.transaction() as records:
         features = records.documents.remove_unused_features(before=before, limit=2_000)
+        events = records.events.prune(before=iso(warehouse.clock() - KEPT), limit=5_000)
     uploads = sweep_uploads(warehouse)
-    return Reconciled(settled, index_pending(warehouse), finish_removals(warehouse), features, uploads)
+    return Reconciled(settled, index_pending(warehouse), finish_removals(warehouse), features, uploads, events)
 
 
 def release_stranded(warehouse: Warehouse) -> int:

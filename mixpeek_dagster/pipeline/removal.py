@@ -10,6 +10,7 @@ from mixpeek_dagster.catalog import Records
 from mixpeek_dagster.models.collections import Collection
 from mixpeek_dagster.models.documents import DocumentState
 from mixpeek_dagster.models.ids import CollectionId, DocumentId
+from mixpeek_dagster.pipeline.events import tell_objects
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.vectors.index import Space, VectorIndex
 
@@ -21,7 +22,7 @@ def space_of(collection: Collection) -> Space:
 
 
 def remove_objects(records: Records, index: VectorIndex, object_ids: Sequence[str], *, now: str) -> int:
-    """Delete objects with everything made from them; how many documents go. `finish_removals` has to follow the commit."""
+    """Delete objects with everything made from them, and tell; how many documents go. `finish_removals` has to follow the commit."""
     if not object_ids:
         return 0
     buckets = {stored.object_id: stored for stored in records.objects.named(object_ids).values()}
@@ -32,6 +33,7 @@ def remove_objects(records: Records, index: VectorIndex, object_ids: Sequence[st
         own = [stored for stored in buckets.values() if stored.bucket_id == bucket_id]
         records.objects.remove([stored.object_id for stored in own])
         records.buckets.count(bucket_id, objects=-len(own), size_bytes=-sum(stored.size_bytes for stored in own))
+    tell_objects(records, "object.deleted", list(buckets.values()), now=now)
     return documents
 
 

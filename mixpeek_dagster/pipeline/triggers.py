@@ -6,7 +6,7 @@ Everything downstream of the collection follows in later tiers.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -24,10 +24,21 @@ from mixpeek_dagster.pipeline.warehouse import Warehouse
 Identifier = Annotated[str, Field(min_length=1, max_length=255)]
 
 
+class Reembed(Lenient):
+    """Infer again what is known already. `only_missing`, the default, is what every batch does; of the rest nothing is offered here."""
+
+    only_missing: bool = True
+    dry_run: Literal[False] = False
+    document_ids: None = None
+    outputs: None = None
+    target_feature_uri: None = None
+
+
 class TriggerRequest(Lenient):
     """What of a collection's sources to process: all of it when nothing is said.
 
-    `object_ids` is short for a filter `object_id in …`, for collections that read buckets.
+    `object_ids` is short for a filter `object_id in …`, for collections that read buckets. With `reembed` everything is inferred again,
+    also what the same extractor made of the same content before.
     """
 
     include_buckets: Sequence[Identifier] | None = Field(default=None, min_length=1, max_length=1000)
@@ -35,6 +46,11 @@ class TriggerRequest(Lenient):
     object_ids: Sequence[Identifier] | None = Field(default=None, max_length=100_000)
     source_filters: dict[str, Any] | None = None
     dedup_strategy: DedupStrategy = "force"
+    reembed: bool | Reembed = False
+
+    @property
+    def infers_again(self) -> bool:
+        return self.reembed if isinstance(self.reembed, bool) else not self.reembed.only_missing
 
 
 @dataclass(frozen=True)
@@ -100,6 +116,7 @@ def _objects(
             now=now,
             collection_ids=list(chosen),
             dedup=body.dedup_strategy,
+            reembed=body.infers_again,
         )
         batches.append(_submit(records, warehouse, batch))
         count += len(ids)
@@ -126,6 +143,7 @@ def _documents(
         type="COLLECTION",
         status=BatchStatus.DRAFT,
         dedup_strategy=body.dedup_strategy,
+        reembed=body.infers_again,
         collection_ids=[collection.collection_id],
         created_at=now,
         updated_at=now,

@@ -7,6 +7,7 @@ tried again with growing pauses; a webhook that takes nothing for long is paused
 import hashlib
 import hmac
 import json
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -37,7 +38,9 @@ PAUSE_AFTER = 20
 LEASE_S = 120.0
 KEEP_S = 7 * 86_400.0
 THREADS = 8
-_CHUNK = 200
+BUDGET_S = 15.0
+_CHUNK = 500
+_AT_ONCE = 5 * THREADS
 _SECRETS = ("signing_secret", "webhook_url")
 
 
@@ -169,22 +172,22 @@ class Told:
 
 
 def deliver(warehouse: Warehouse, *, limit: int = 1000) -> Told:
-    """Tell everybody who is due; at most `limit` deliveries."""
-    told = Told()
-    while has_events(warehouse):
+    """Tell everybody who is due; at most `limit` deliveries, and for about `BUDGET_S`: what is left waits for the next call."""
+    told, deadline = Told(), time.monotonic() + BUDGET_S
+    while has_events(warehouse) and time.monotonic() < deadline:
         with warehouse.catalog.transaction() as records:
             events = fan_out(records, now=warehouse.now())
         if not events:
             break  # another process has them
         told.events += events
     done = 0
-    while done < limit:
+    while done < limit and time.monotonic() < deadline:
         with warehouse.catalog.reading() as records:
             if not records.webhooks.has_due(now=warehouse.now()):
                 break
         with warehouse.catalog.transaction() as records:
             until = warehouse.now(plus_s=LEASE_S)
-            claimed = records.webhooks.claim(now=warehouse.now(), until=until, limit=min(_CHUNK, limit - done))
+            claimed = records.webhooks.claim(now=warehouse.now(), until=until, limit=min(_AT_ONCE, limit - done))
         if not claimed:
             break
         done += len(claimed)

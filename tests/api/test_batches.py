@@ -115,6 +115,18 @@ def test_a_resubmission_replaces_the_documents(shop: Shop) -> None:
     assert shop.documents()[0]["_internal"]["lineage"]["batch_id"] == again["batch_id"]
 
 
+def test_the_same_work_is_submitted_twice_only_by_force(shop: Shop) -> None:
+    first, second = shop.add("a", "b")
+    shop.post(path(shop, shop.batch([first, second]), "/submit"))
+    same = shop.batch([second])
+    assert shop.client.post(path(shop, same, "/submit")).status_code == 409
+    assert shop.get(path(shop, same))["status"] == "DRAFT"
+    assert shop.post(path(shop, same, "/submit?force=true"))["status"] == "QUEUED"
+    shop.post(path(shop, shop.batch(shop.add("c")), "/submit"))
+    shop.run()
+    shop.post(path(shop, shop.batch([first]), "/submit"))
+
+
 def test_tasks_of_batches_and_others_are_listed_together(shop: Shop) -> None:
     batch = shop.batch(shop.add("a"), auto_submit=True)
     shop.client.patch("/v1/collections/passages/documents/bulk", json={"update_data": {"a": 1}})

@@ -1,12 +1,10 @@
-"""The official Python SDK reads our answers. It lives in an environment of its own, made once per test process."""
+"""The official Python SDK reads our answers."""
 
 import json
-import os
 import socket
 import subprocess
 import threading
 import time
-import venv
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,26 +18,8 @@ from mixpeek_dagster.pipeline.keys import create_key
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from tests.api.running import run_all
 
-SDK = "mixpeek==1.3.783"
 PROGRAM = Path(__file__).with_name("sdk_program.py")
 pytestmark = pytest.mark.sdk
-
-
-@pytest.fixture(scope="session")
-def sdk_python(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An interpreter that has the SDK; `MIXPEEK_SDK_PYTHON` names one that is there."""
-    given = os.environ.get("MIXPEEK_SDK_PYTHON")
-    if given:
-        return given
-    home = tmp_path_factory.mktemp("sdk")
-    venv.create(home, with_pip=True)
-    python = str(home / "bin" / "python")
-    installed = subprocess.run(
-        [python, "-m", "pip", "install", "-q", SDK], capture_output=True, text=True, timeout=240, check=False
-    )
-    if installed.returncode != 0:
-        pytest.skip(f"{SDK} cannot be installed: {installed.stderr.strip().splitlines()[-1:]}")
-    return python
 
 
 @pytest.fixture

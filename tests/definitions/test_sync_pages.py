@@ -87,7 +87,7 @@ def test_held_deletes_are_confirmed_from_the_launchpad(library: Library) -> None
     assert f"sync_id: {library.sync.sync_id}" in seen["to confirm"]
     assert CONFIRM_JOB in seen["to confirm"]
     job = definitions(library).resolve_job_def(CONFIRM_JOB)
-    config = {"ops": {CONFIRM_JOB: {"config": {"sync_id": library.sync.sync_id}}}}
+    config = {"ops": {"confirm": {"config": {"sync_id": library.sync.sync_id}}}}
     with dg.DagsterInstance.ephemeral() as instance:
         assert job.execute_in_process(instance=instance, run_config=config).success
         assert observed(library)["deleted"] == 200

@@ -42,6 +42,13 @@ class Home:
         assert not check or done.returncode == 0, f"{arguments} exited {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
+    def python(self, program: str, **environment: str) -> str:
+        """What a program prints that runs over this warehouse, in a process of its own."""
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, env=self.env | environment, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
     def start(self, *arguments: str) -> "subprocess.Popen[bytes]":
         """Start `mixpeek-dagster …` and return at once."""
         out = (self.folder / "output.log").open("ab")
