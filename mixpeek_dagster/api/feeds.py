@@ -28,8 +28,8 @@ class FollowedAnswer(BaseModel):
 async def mux(
     request: Request,
     sync_id: Annotated[str, Path(min_length=1, max_length=100)],
-    mux_signature: Annotated[str, Header(max_length=1000)],
     warehouse: Opened,
+    mux_signature: Annotated[str, Header(max_length=1000)] = "",
 ) -> FollowedAnswer:
     """Look at the asset that Mux tells of. Anything but 200 makes Mux send it again, for a day."""
     return await run_in_threadpool(_follow, warehouse, SyncId(sync_id), await request.body(), mux_signature)

@@ -49,8 +49,7 @@ class SourceKey(NamedTuple):
     retries: int = 0
 
 
-JobRow = Row[Any]
-"""One pass as recorded: the columns of `sync_jobs`."""
+JobRow = Row[Any]  # one pass as recorded: the columns of `sync_jobs`
 
 
 class LockLost(Transient):
@@ -398,5 +397,4 @@ def _value(row: Row[Any]) -> Sync:
 
 
 def _key(row: Row[Any]) -> SourceKey:
-    fields = row._mapping
-    return SourceKey(**{name: fields[name] for name in SourceKey._fields})._replace(key=bytes(fields["key"]))
+    return SourceKey(*(row._mapping[name] for name in SourceKey._fields))._replace(key=bytes(row._mapping["key"]))

@@ -172,23 +172,23 @@ class _Pass:
             if cursor.phase is Phase.DELETE:
                 if before.phase is Phase.SWEEP:
                     records.syncs.mark_unseen_missing(self.sync.sync_id, generation=before.generation)
-                self._try_again(records, cursor, now=now)
-                self.intake.close_batches(records, settings=self.warehouse.settings, now=now)
+                self._close_batches(records, cursor, now=now)
             self._save(records, cursor)
         return None
 
-    def _try_again(self, records: Records, cursor: SyncCursor, *, now: str) -> None:
-        """Put objects into a batch once more whose extraction failed for a reason that may have passed."""
+    def _close_batches(self, records: Records, cursor: SyncCursor, *, now: str) -> None:
+        """Everything is listed. Objects whose extraction failed for a reason that may have passed go into a batch once more."""
         failed, _ = records.objects.failed_of_sync(self.sync.sync_id, dead=False, limit=TRIED_AGAIN)
         again = [stored.object_id for stored in failed]
         records.objects.set_status(again, ObjectStatus.PENDING, now=now)
         self.intake.fill_batches(records, again, settings=self.warehouse.settings, cursor=cursor, now=now)
+        self.intake.close_batches(records, settings=self.warehouse.settings, now=now)
 
     def _pass_over(self, known: ListedPage, page: Page) -> None:
         cursor = passed_over(self.cursor, known, page, seconds=self._lap())
         with self.warehouse.catalog.transaction() as records:
             if cursor.phase is Phase.DELETE:
-                self.intake.close_batches(records, settings=self.warehouse.settings, now=self.warehouse.now())
+                self._close_batches(records, cursor, now=self.warehouse.now())
             self._save(records, cursor)
 
     def _restart_unordered(self) -> None:

@@ -21,7 +21,8 @@ def routes() -> list[tuple[str, str]]:
 
 
 ROUTES = routes()
-GUARDED = [(method, path) for method, path in ROUTES if "/health" not in path and not path.endswith(("/blob", "/content"))]
+SIGNED = ("/blob", "/content", "/webhooks/mux")
+GUARDED = [(method, path) for method, path in ROUTES if "/health" not in path and not path.endswith(SIGNED)]
 
 
 def filled(path: str) -> str:
@@ -58,6 +59,7 @@ def test_an_unknown_id_is_404_on_every_route(client: TestClient, namespace: dict
         "confirm/batch": {"confirmations": [{"upload_id": "x"}]},
         "uploads/batch": {"uploads": [{"filename": "a", "content_type": "image/png"}]},
         "objects/batch": {"objects": [{}]},
+        "execute/batch": {"queries": [{"inputs": {"query": "x"}}]},
         "uploads": {"filename": "a", "content_type": "image/png"},
         "syncs": {"connection_id": "x"},
         "{webhook_identifier}": {

@@ -1,6 +1,7 @@
 """A noted page goes with the first write to a key in its range, and with no other."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,8 +14,8 @@ RANGES = [(b"", b"c"), (b"c", b"f"), (b"f", b"k")]
 
 
 @pytest.fixture
-def catalog() -> Iterator[Catalog]:
-    opened = Catalog("sqlite://")
+def catalog(tmp_path: Path) -> Iterator[Catalog]:
+    opened = Catalog(f"sqlite:///{tmp_path}/catalog.db")
     with opened.transaction() as records:
         for number, (after, last) in enumerate(RANGES):
             records.listed_pages.put(SYNC, page(after, last, is_last=number == 2))
