@@ -1,26 +1,36 @@
 """The sensor that follows providers' change feeds."""
 
+import threading
+import time
+
 import dagster as dg
 
 from mixpeek_dagster.definitions.resources import WarehouseResource
 from mixpeek_dagster.errors import MixpeekError
+from mixpeek_dagster.models.ids import SyncId
 from mixpeek_dagster.pipeline.feeds import Looked, follow_all
 
 _TICK_S = 15.0
-_EVERY_LOOP_S = 4
+_LOOK_S = 4.0
 
 
-def feed_sensor() -> dg.SensorDefinition:
-    """With every loop of the daemon: take what change feeds tell, for at most about 15 s. Passes of the syncs go on beside it."""
+def feed_sensor(retiring: threading.Event) -> dg.SensorDefinition:
+    """Every four seconds: take what change feeds tell. A tick lasts until something was told, or about 15 s; passes of the syncs go
+    on beside it."""
 
     @dg.sensor(
         name="feeds",
-        minimum_interval_seconds=_EVERY_LOOP_S,
+        minimum_interval_seconds=1,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Follows the change feeds of syncs that have one.",
     )
     def follow_feeds(warehouse: WarehouseResource) -> dg.SkipReason:
-        done = follow_all(warehouse.get(), budget_s=_TICK_S)
+        deadline = time.monotonic() + _TICK_S
+        done: dict[SyncId, Looked | MixpeekError] = {}
+        while not any(_is_news(one) for one in done.values()) and time.monotonic() < deadline:
+            done = follow_all(warehouse.get(), budget_s=deadline - time.monotonic())
+            if retiring.wait(_LOOK_S):
+                break
         failed = [f"{sync_id}: {result.message}" for sync_id, result in done.items() if isinstance(result, MixpeekError)]
         if failed:
             raise RuntimeError("; ".join(failed))
@@ -29,3 +39,7 @@ def feed_sensor() -> dg.SensorDefinition:
         return dg.SkipReason(words if done else "No sync has a change feed.")
 
     return follow_feeds
+
+
+def _is_news(result: Looked | MixpeekError) -> bool:
+    return isinstance(result, MixpeekError) or result.messages > 0

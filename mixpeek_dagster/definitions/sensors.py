@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -18,13 +18,15 @@ from mixpeek_dagster.definitions.stopping import RUN_KEY_TAG, find_run, stop_can
 from mixpeek_dagster.definitions.translator import Translator
 from mixpeek_dagster.errors import NotFound
 from mixpeek_dagster.models.batches import BatchPart
+from mixpeek_dagster.models.buckets import Bucket
 from mixpeek_dagster.models.ids import SyncId
+from mixpeek_dagster.models.syncs import Phase
 from mixpeek_dagster.pipeline.batches import claim
 from mixpeek_dagster.pipeline.reconcile import RunState, reconcile, run_ended
 from mixpeek_dagster.pipeline.sync_reports import SyncReport, report_of
-from mixpeek_dagster.pipeline.syncs import advance
+from mixpeek_dagster.pipeline.syncs import Progress, advance
 from mixpeek_dagster.pipeline.warehouse import Warehouse
-from mixpeek_dagster.pipeline.webhooks import deliver
+from mixpeek_dagster.pipeline.webhooks import Told, deliver
 
 Jobs = Mapping[str, Any]
 """Pipeline → asset job; Dagster does not export the type of one that is not resolved yet."""
@@ -33,11 +35,14 @@ _TICK_S = 20.0
 # A tick that waits ends just before the daemon's fourth loop of five seconds: behind it there would be nobody until the fifth.
 WAIT_S = 19.0
 _POLL_S = 0.2
+_LOOK_S = 1.0
 _STOP_EVERY_S = 1.0
 _CLAIM_LIMIT = 200
 _WAVE_ITEMS = 2_000
 # The daemon's loop is fixed at five seconds and skips a sensor whose interval is not shorter: any of 1..4 means every loop.
 _EVERY_LOOP_S = 4
+# A sync's own sensor only has to be in time for its interval. A tick costs a fifth of a CPU second, whatever it finds.
+_OFTEN_S, _SELDOM_S = 60, 29
 _UNHURRIED_S = 14  # every third loop: a good end is recorded by the run itself, only the others wait for these
 
 _STATES: Mapping[dg.DagsterRunStatus, RunState] = {
@@ -55,7 +60,7 @@ def sync_sensor(plan: NamespacePlan, sync: SyncPlan, translator: Translator) -> 
     @dg.sensor(
         name=translator.sensor_name(sync, plan),
         asset_selection=dg.AssetSelection.assets(key),
-        minimum_interval_seconds=_EVERY_LOOP_S,
+        minimum_interval_seconds=_EVERY_LOOP_S if sync.polling_interval_seconds < _OFTEN_S else _SELDOM_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=f"{sync.provider} {sync.source_path}: {sync.mode.value}, every {sync.polling_interval_seconds} s.",
         metadata={
@@ -68,48 +73,78 @@ def sync_sensor(plan: NamespacePlan, sync: SyncPlan, translator: Translator) -> 
     def poll(warehouse: WarehouseResource) -> dg.SensorResult | dg.SkipReason:
         world = warehouse.get()
         progress = advance(world, SyncId(sync.sync_id), budget_s=_TICK_S)
-        with world.catalog.reading() as records:
-            report = report_of(records, records.syncs.get(sync.sync_id))
-            if progress is None:
-                return dg.SkipReason(_why_not(report))
-            state = records.buckets.get(bucket.bucket_id, namespace_id=bucket.namespace_id)
+        if progress is None:
+            with world.catalog.reading() as records:
+                return dg.SkipReason(_why_not(report_of(records, records.syncs.get(sync.sync_id))))
         if progress.error is not None:
             raise RuntimeError(progress.error)
         if not progress.finished:
             return dg.SkipReason(f"Listed {progress.counters.listed} files so far; the pass goes on in the next tick.")
-        metadata, version = bucket_metadata(state, [report])
-        observed = dg.AssetObservation(key, metadata=metadata, tags={"dagster/data_version": version})
-        return dg.SensorResult(asset_events=[observed])
+        return dg.SensorResult(asset_events=[_observation(world, sync, bucket, key)])
 
     return poll
 
 
-def new_syncs_sensor(plan: WarehousePlan) -> dg.SensorDefinition:
-    """Polls syncs that were made since this plan was read: they have their own sensor only when the code location was reloaded."""
-    planned = {sync.sync_id for namespace in plan.namespaces for sync in namespace.syncs}
+def _observation(warehouse: Warehouse, sync: SyncPlan, bucket: Bucket, key: dg.AssetKey) -> dg.AssetObservation:
+    with warehouse.catalog.reading() as records:
+        report = report_of(records, records.syncs.get(sync.sync_id))
+        state = records.buckets.get(bucket.bucket_id, namespace_id=bucket.namespace_id)
+    metadata, version = bucket_metadata(state, [report])
+    return dg.AssetObservation(key, metadata=metadata, tags={"dagster/data_version": version})
+
+
+def urgent_syncs_sensor(plan: WarehousePlan, translator: Translator, *, retiring: threading.Event) -> dg.SensorDefinition:
+    """Waits for syncs that cannot wait for their own sensor: passes that were asked for, passes under way, and syncs that were made
+    since this plan was read, which have a sensor only when the code location was reloaded."""
+    planned = {
+        SyncId(sync.sync_id): (sync, bucket, translator.get_asset_spec(bucket, namespace).key)
+        for namespace in plan.namespaces
+        for sync in namespace.syncs
+        for bucket in namespace.buckets
+        if bucket.bucket_id == sync.bucket_id
+    }
 
     @dg.sensor(
-        name="new_syncs",
-        minimum_interval_seconds=_EVERY_LOOP_S,
+        name="urgent_syncs",
+        minimum_interval_seconds=1,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Begins the first pass of syncs that have no sensor of their own yet.",
+        description="Begins passes that were asked for and those of new syncs, and goes on with passes under way.",
     )
-    def poll(warehouse: WarehouseResource) -> dg.SkipReason:
+    def poll(warehouse: WarehouseResource) -> dg.SensorResult | dg.SkipReason:
         world = warehouse.get()
-        deadline = time.monotonic() + _TICK_S
-        with world.catalog.reading() as records:
-            due = [one for one in records.syncs.due(now=world.now()) if one not in planned]
-        begun = [one for one in due if time.monotonic() < deadline and _advanced(world, one, deadline)]
-        return dg.SkipReason(f"Polled {', '.join(begun)}." if begun else "Every sync that is due has a sensor of its own.")
+        deadline = time.monotonic() + WAIT_S
+        worked: list[SyncId] = []
+        observed: list[dg.AssetObservation] = []
+        while not observed and time.monotonic() < deadline and not retiring.wait(_LOOK_S):
+            for sync_id in _urgent(world, planned):
+                progress = _advanced(world, sync_id, deadline)
+                if progress is None:
+                    continue
+                worked.append(sync_id)
+                if progress.finished and progress.error is None and sync_id in planned:
+                    observed.append(_observation(world, *planned[sync_id]))
+        if observed:
+            return dg.SensorResult(asset_events=observed)
+        return dg.SkipReason(f"Worked on {', '.join(dict.fromkeys(worked))}." if worked else "No pass was asked for.")
 
     return poll
 
 
-def _advanced(warehouse: Warehouse, sync_id: SyncId, deadline: float) -> bool:
+def _urgent(warehouse: Warehouse, planned: Container[SyncId]) -> list[SyncId]:
+    with warehouse.catalog.reading() as records:
+        due = [records.syncs.get(sync_id) for sync_id in records.syncs.due(now=warehouse.now())]
+    return [
+        SyncId(one.sync_id)
+        for one in due
+        if one.triggered_at or one.cursor.phase is not Phase.IDLE or SyncId(one.sync_id) not in planned
+    ]
+
+
+def _advanced(warehouse: Warehouse, sync_id: SyncId, deadline: float) -> Progress | None:
     try:
-        return advance(warehouse, sync_id, budget_s=deadline - time.monotonic()) is not None
+        return advance(warehouse, sync_id, budget_s=max(deadline - time.monotonic(), 0.0))
     except NotFound:  # deleted since
-        return False
+        return None
 
 
 def _why_not(report: SyncReport) -> str:
@@ -264,17 +299,20 @@ def reconcile_sensor() -> dg.SensorDefinition:
     return heal
 
 
-def webhook_sensor() -> dg.SensorDefinition:
-    """Every ten seconds: deliver events to webhooks, those included whose turn to be tried again has come."""
+def webhook_sensor(retiring: threading.Event) -> dg.SensorDefinition:
+    """Waits for events, and for deliveries whose turn to be tried again has come."""
 
     @dg.sensor(
         name="webhooks",
-        minimum_interval_seconds=2 * _EVERY_LOOP_S,
+        minimum_interval_seconds=1,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Delivers events to webhooks, signed, until they are taken.",
     )
     def tell(warehouse: WarehouseResource) -> dg.SkipReason:
-        return dg.SkipReason(deliver(warehouse.get()).words)
+        deadline = time.monotonic() + WAIT_S
+        while (told := deliver(warehouse.get())) == Told() and time.monotonic() < deadline and not retiring.wait(_LOOK_S):
+            pass
+        return dg.SkipReason(told.words)
 
     return tell
 
@@ -293,12 +331,13 @@ def sensors(
         for sync in namespace.syncs:
             yield sync_sensor(namespace, sync, translator)
     if plan.revision:
-        yield new_syncs_sensor(plan)
+        yield urgent_syncs_sensor(plan, translator, retiring=retiring)
     # Two, since the one that has just handed out a batch is away until the daemon's next loop, up to five seconds.
     for name in ("batches", "batches_too"):
         yield batch_sensor(plan, jobs, translator, name=name, retiring=retiring)
     yield ended_sensor(dg.DagsterRunStatus.FAILURE)
     yield ended_sensor(dg.DagsterRunStatus.CANCELED)
-    yield feed_sensor()
+    if any(sync.provider != "local" for namespace in plan.namespaces for sync in namespace.syncs):
+        yield feed_sensor(retiring)  # folders have no change feed
     yield reconcile_sensor()
-    yield webhook_sensor()
+    yield webhook_sensor(retiring)

@@ -59,6 +59,7 @@ def test_an_unknown_id_is_404_on_every_route(client: TestClient, namespace: dict
         "confirm/batch": {"confirmations": [{"upload_id": "x"}]},
         "uploads/batch": {"uploads": [{"filename": "a", "content_type": "image/png"}]},
         "objects/batch": {"objects": [{}]},
+        "retrievers/{retriever_identifier}/clone": {"retriever_name": "x"},
         "execute/batch": {"queries": [{"inputs": {"query": "x"}}]},
         "uploads": {"filename": "a", "content_type": "image/png"},
         "syncs": {"connection_id": "x"},

@@ -138,7 +138,7 @@ def test_only_a_plan_from_the_catalog_follows_it(library: Library) -> None:
     def names(plan: WarehousePlan) -> set[str]:
         return {sensor.name for sensor in build_definitions(plan).sensors or []}
 
-    assert names(plan) - names(plan.model_copy(update={"revision": ""})) == {"definitions", "new_syncs"}
+    assert names(plan) - names(plan.model_copy(update={"revision": ""})) == {"definitions", "urgent_syncs"}
 
 
 def test_the_revision_is_the_same_in_every_process(tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_many_changes_are_few_reloads_and_no_tick_fails(dev: Dev, api: httpx.Cli
 
     seconds_until(is_shown)
     assert len({before, *servers}) <= 4, "twelve changes in three seconds"
-    for name in ("definitions", "batches", "batches_too", "webhooks", "new_syncs"):
+    for name in ("definitions", "batches", "batches_too", "webhooks", "urgent_syncs"):
         assert not [one for one in ticks(dev, name) if one["status"] == "FAILURE"], name
 
 
