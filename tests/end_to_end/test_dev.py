@@ -166,9 +166,8 @@ def _submit(home: Home, count: int, *, skip: int = 0) -> Batch:
     with warehouse.catalog.transaction() as records:
         bucket = records.buckets.all()[0]
         objects = records.objects.ids_in_bucket(bucket.bucket_id)[skip : skip + count]
-        batch = create_batch(
-            records, objects, namespace_id=bucket.namespace_id, bucket_id=bucket.bucket_id, now=warehouse.now(), dedup="force"
-        )
+        where = {"namespace_id": bucket.namespace_id, "bucket_id": bucket.bucket_id}
+        batch = create_batch(records, objects, **where, now=warehouse.now(), dedup="force", reembed=True)
         return submit(records, batch, settings=warehouse.settings, now=warehouse.now())
 
 
