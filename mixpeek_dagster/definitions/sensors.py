@@ -43,7 +43,7 @@ _WAVE_ITEMS = 2_000
 _EVERY_LOOP_S = 4
 # A sync's own sensor only has to be in time for its interval. A tick costs a fifth of a CPU second, whatever it finds.
 _OFTEN_S, _SELDOM_S = 60, 29
-_UNHURRIED_S = 14  # every third loop: a good end is recorded by the run itself, only the others wait for these
+_UNHURRIED_S = 19  # every fourth loop: a good end is recorded by the run itself, only the others wait for these
 
 _STATES: Mapping[dg.DagsterRunStatus, RunState] = {
     dg.DagsterRunStatus.SUCCESS: RunState.SUCCEEDED,
