@@ -142,8 +142,8 @@ class SyncRecords:
             self._connection.execute(select(_syncs.c.sync_id).where(_syncs.c.sync_id == sync_id, _due(now))).first() is not None
         )
 
-    def due(self, *, now: str) -> list[SyncId]:
-        return [SyncId(row[0]) for row in self._connection.execute(select(_syncs.c.sync_id).where(_due(now)))]
+    def due(self, *, now: str) -> list[Sync]:
+        return [_value(row) for row in self._connection.execute(select(_syncs).where(_due(now)))]
 
     def set(self, sync_id: SyncId, *, now: str, **values: Any) -> None:
         """Change what a user may change: spec, status, trigger, confirmation."""

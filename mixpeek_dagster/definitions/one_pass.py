@@ -13,17 +13,15 @@ from functools import cached_property
 import dagster as dg
 
 from mixpeek_dagster.definitions.build import build_definitions
-from mixpeek_dagster.definitions.metadata import bucket_metadata
 from mixpeek_dagster.definitions.plan import load_plan
 from mixpeek_dagster.definitions.resources import WarehouseResource
-from mixpeek_dagster.definitions.sensors import claim_waves, run_state, selection, wave_tags
+from mixpeek_dagster.definitions.sensors import claim_waves, observation, run_state, selection, wave_tags
 from mixpeek_dagster.definitions.stopping import RUN_KEY_TAG
 from mixpeek_dagster.definitions.translator import Translator, job_names
 from mixpeek_dagster.models.batches import Batch, BatchStatus
 from mixpeek_dagster.models.ids import BatchId, SyncId
 from mixpeek_dagster.models.syncs import Counters, SyncStatus
 from mixpeek_dagster.pipeline.reconcile import reconcile
-from mixpeek_dagster.pipeline.sync_reports import report_of
 from mixpeek_dagster.pipeline.syncs import Progress, advance
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.pipeline.webhooks import deliver
@@ -96,7 +94,7 @@ class _OnePass:
         self._recover()
         self._run_batches()  # what waits already goes first: its objects are older
         with self.warehouse.catalog.reading() as records:
-            due = set(records.syncs.due(now=self.warehouse.now()))
+            due = {one.sync_id for one in records.syncs.due(now=self.warehouse.now())}
             syncs = [one for one in records.syncs.all() if one.sync_id in due or (now and one.status is not SyncStatus.SUSPENDED)]
         for sync in syncs:
             self._sync(sync.sync_id)
@@ -137,17 +135,10 @@ class _OnePass:
     def _observe(self, sync_id: SyncId) -> None:
         for namespace in self.plan.namespaces:
             for sync in namespace.syncs:
-                if sync.sync_id != sync_id:
-                    continue
-                bucket = next(one for one in namespace.buckets if one.bucket_id == sync.bucket_id)
-                with self.warehouse.catalog.reading() as records:
-                    metadata, version = bucket_metadata(
-                        records.buckets.get(bucket.bucket_id, namespace_id=bucket.namespace_id),
-                        [report_of(records, records.syncs.get(sync_id))],
-                    )
-                key = self.translator.get_asset_spec(bucket, namespace).key
-                tags = {"dagster/data_version": version}
-                self.instance.report_runless_asset_event(dg.AssetObservation(key, metadata=metadata, tags=tags))
+                if sync.sync_id == sync_id:
+                    bucket = namespace.bucket_of(sync)
+                    key = self.translator.get_asset_spec(bucket, namespace).key
+                    self.instance.report_runless_asset_event(observation(self.warehouse, sync, bucket, key))
 
     def _run_batches(self) -> None:
         while waves := claim_waves(self.warehouse, self.plan, wave_items=_WAVE_ITEMS):

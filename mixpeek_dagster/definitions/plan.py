@@ -41,6 +41,10 @@ class NamespacePlan(Value):
     syncs: Sequence[SyncPlan] = ()
     collections: Sequence[Collection] = ()
 
+    def bucket_of(self, sync: SyncPlan) -> Bucket:
+        """The bucket that a sync fills."""
+        return next(one for one in self.buckets if one.bucket_id == sync.bucket_id)
+
     @cached_property
     def pipelines(self) -> Mapping[str, Sequence[Collection]]:
         """Collections by pipeline: a connected component of buckets and collections, named after its oldest bucket.

@@ -15,7 +15,7 @@ import dagster as dg
 
 from mixpeek_dagster.definitions.plan import WarehousePlan, load_plan
 from mixpeek_dagster.definitions.resources import WarehouseResource
-from mixpeek_dagster.definitions.sensors import WAIT_S
+from mixpeek_dagster.definitions.ticks import looks
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 
 _LOOK_S = 0.5
@@ -44,7 +44,7 @@ def reload_sensor(plan: WarehousePlan, build: Build, *, retiring: threading.Even
         description="Reloads this code location when buckets, collections or syncs are made, changed or deleted.",
     )
     def follow(context: dg.SensorEvaluationContext, warehouse: WarehouseResource) -> dg.SkipReason:
-        fresh = _wait_for_change(warehouse.get(), current)
+        fresh = _wait_for_change(warehouse.get(), current, retiring)
         if fresh is None:
             return dg.SkipReason("The definitions are those of the catalog.")
         if _was_asked(context.cursor, fresh.revision, now=warehouse.get().clock()):
@@ -69,13 +69,11 @@ class _Current:
         self.signature: str | None = None
 
 
-def _wait_for_change(warehouse: Warehouse, current: _Current) -> WarehousePlan | None:
+def _wait_for_change(warehouse: Warehouse, current: _Current, retiring: threading.Event) -> WarehousePlan | None:
     """The catalog's plan once it differs and has come to rest; None when it stays the same for this tick."""
-    deadline = time.monotonic() + WAIT_S
-    while (fresh := _changed(warehouse, current)) is None:
-        if time.monotonic() + _LOOK_S >= deadline:
-            return None
-        time.sleep(_LOOK_S)
+    fresh = next((made for _ in looks(retiring, every_s=_LOOK_S) if (made := _changed(warehouse, current))), None)
+    if fresh is None:
+        return None
     deadline = time.monotonic() + _LONGEST_S
     while time.monotonic() < deadline:
         time.sleep(_QUIET_S)

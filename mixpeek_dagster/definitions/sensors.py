@@ -15,6 +15,7 @@ from mixpeek_dagster.definitions.metadata import bucket_metadata
 from mixpeek_dagster.definitions.plan import NamespacePlan, SyncPlan, WarehousePlan
 from mixpeek_dagster.definitions.resources import WarehouseResource
 from mixpeek_dagster.definitions.stopping import RUN_KEY_TAG, find_run, stop_canceled
+from mixpeek_dagster.definitions.ticks import looks
 from mixpeek_dagster.definitions.translator import Translator
 from mixpeek_dagster.errors import NotFound
 from mixpeek_dagster.models.batches import BatchPart
@@ -32,8 +33,6 @@ Jobs = Mapping[str, Any]
 """Pipeline → asset job; Dagster does not export the type of one that is not resolved yet."""
 
 _TICK_S = 20.0
-# A tick that waits ends just before the daemon's fourth loop of five seconds: behind it there would be nobody until the fifth.
-WAIT_S = 19.0
 _POLL_S = 0.2
 _LOOK_S = 1.0
 _STOP_EVERY_S = 1.0
@@ -54,7 +53,7 @@ _STATES: Mapping[dg.DagsterRunStatus, RunState] = {
 
 def sync_sensor(plan: NamespacePlan, sync: SyncPlan, translator: Translator) -> dg.SensorDefinition:
     """Polls one sync. A tick works for at most about 20 s, saves its place, and goes on in the next."""
-    bucket = next(one for one in plan.buckets if one.bucket_id == sync.bucket_id)
+    bucket = plan.bucket_of(sync)
     key = translator.get_asset_spec(bucket, plan).key
 
     @dg.sensor(
@@ -80,12 +79,13 @@ def sync_sensor(plan: NamespacePlan, sync: SyncPlan, translator: Translator) -> 
             raise RuntimeError(progress.error)
         if not progress.finished:
             return dg.SkipReason(f"Listed {progress.counters.listed} files so far; the pass goes on in the next tick.")
-        return dg.SensorResult(asset_events=[_observation(world, sync, bucket, key)])
+        return dg.SensorResult(asset_events=[observation(world, sync, bucket, key)])
 
     return poll
 
 
-def _observation(warehouse: Warehouse, sync: SyncPlan, bucket: Bucket, key: dg.AssetKey) -> dg.AssetObservation:
+def observation(warehouse: Warehouse, sync: SyncPlan, bucket: Bucket, key: dg.AssetKey) -> dg.AssetObservation:
+    """What a sync's pass found, for the page of its bucket."""
     with warehouse.catalog.reading() as records:
         report = report_of(records, records.syncs.get(sync.sync_id))
         state = records.buckets.get(bucket.bucket_id, namespace_id=bucket.namespace_id)
@@ -100,8 +100,7 @@ def urgent_syncs_sensor(plan: WarehousePlan, translator: Translator, *, retiring
         SyncId(sync.sync_id): (sync, bucket, translator.get_asset_spec(bucket, namespace).key)
         for namespace in plan.namespaces
         for sync in namespace.syncs
-        for bucket in namespace.buckets
-        if bucket.bucket_id == sync.bucket_id
+        for bucket in [namespace.bucket_of(sync)]
     }
 
     @dg.sensor(
@@ -112,19 +111,19 @@ def urgent_syncs_sensor(plan: WarehousePlan, translator: Translator, *, retiring
     )
     def poll(warehouse: WarehouseResource) -> dg.SensorResult | dg.SkipReason:
         world = warehouse.get()
-        deadline = time.monotonic() + WAIT_S
         worked: list[SyncId] = []
         observed: list[dg.AssetObservation] = []
-        while not observed and time.monotonic() < deadline and not retiring.wait(_LOOK_S):
+        for left in looks(retiring, every_s=_LOOK_S):
+            deadline = time.monotonic() + left
             for sync_id in _urgent(world, planned):
                 progress = _advanced(world, sync_id, deadline)
                 if progress is None:
                     continue
                 worked.append(sync_id)
                 if progress.finished and progress.error is None and sync_id in planned:
-                    observed.append(_observation(world, *planned[sync_id]))
-        if observed:
-            return dg.SensorResult(asset_events=observed)
+                    observed.append(observation(world, *planned[sync_id]))
+            if observed:
+                return dg.SensorResult(asset_events=observed)
         return dg.SkipReason(f"Worked on {', '.join(dict.fromkeys(worked))}." if worked else "No pass was asked for.")
 
     return poll
@@ -132,7 +131,7 @@ def urgent_syncs_sensor(plan: WarehousePlan, translator: Translator, *, retiring
 
 def _urgent(warehouse: Warehouse, planned: Container[SyncId]) -> list[SyncId]:
     with warehouse.catalog.reading() as records:
-        due = [records.syncs.get(sync_id) for sync_id in records.syncs.due(now=warehouse.now())]
+        due = records.syncs.due(now=warehouse.now())
     return [
         SyncId(one.sync_id)
         for one in due
@@ -174,19 +173,17 @@ def batch_sensor(
     )
     def hand_out(context: dg.SensorEvaluationContext, warehouse: WarehouseResource) -> dg.SensorResult | dg.SkipReason:
         world = warehouse.get()
-        deadline = time.monotonic() + WAIT_S
         next_stop = 0.0
-        while True:
+        for _ in looks(retiring, every_s=_POLL_S):
             if time.monotonic() >= next_stop:
                 stop_canceled(world, context.instance)
                 next_stop = time.monotonic() + _STOP_EVERY_S
             waves = claim_waves(world, plan)
-            if waves:
+            if waves or not jobs:
                 break
-            if time.monotonic() >= deadline or not jobs:
-                return dg.SkipReason("No batch is queued.")
-            if retiring.wait(_POLL_S):
-                return dg.SkipReason("This code server hands over to the one that is being loaded.")
+        if not waves:
+            handing_over = "This code server hands over to the one that is being loaded."
+            return dg.SkipReason(handing_over if retiring.is_set() else "No batch is queued.")
         requests, partitions = [], []
         for run_key, claims in waves:
             pipeline = plan.pipeline_of[claims[0].collection_ids[0]]
@@ -309,9 +306,10 @@ def webhook_sensor(retiring: threading.Event) -> dg.SensorDefinition:
         description="Delivers events to webhooks, signed, until they are taken.",
     )
     def tell(warehouse: WarehouseResource) -> dg.SkipReason:
-        deadline = time.monotonic() + WAIT_S
-        while (told := deliver(warehouse.get())) == Told() and time.monotonic() < deadline and not retiring.wait(_LOOK_S):
-            pass
+        for _ in looks(retiring, every_s=_LOOK_S):
+            told = deliver(warehouse.get())
+            if told != Told():
+                break
         return dg.SkipReason(told.words)
 
     return tell

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from mixpeek_dagster.definitions import reload, resources
+from mixpeek_dagster.definitions import reload, resources, ticks
 from mixpeek_dagster.definitions.build import build_definitions
 from mixpeek_dagster.definitions.plan import WarehousePlan, load_plan
 from mixpeek_dagster.definitions.resources import WarehouseResource
@@ -38,7 +38,7 @@ class Server:
 @pytest.fixture
 def follower(library: Library, monkeypatch: pytest.MonkeyPatch) -> Iterator["Follower"]:
     monkeypatch.setitem(vars(resources._shared), "warehouse", library.warehouse)  # what this process's code server would open
-    monkeypatch.setattr(reload, "WAIT_S", 0.1)
+    monkeypatch.setattr(ticks, "WAIT_S", 0.1)
     for name in ("_LOOK_S", "_QUIET_S", "_YOUNGEST_S"):
         monkeypatch.setattr(reload, name, 0.01)
     with dg.instance_for_test() as instance:
