@@ -5,8 +5,6 @@ acknowledged after the transaction that records what they led to: a crash makes 
 """
 
 import time
-from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,14 +13,12 @@ from mixpeek_dagster.errors import MixpeekError, Transient, WrongState
 from mixpeek_dagster.models.ids import SyncId
 from mixpeek_dagster.models.syncs import Phase, Sync, SyncStatus
 from mixpeek_dagster.pipeline.intake import Intake
-from mixpeek_dagster.pipeline.merge import compare, config_hash
+from mixpeek_dagster.pipeline.merge import ask_for, compare, config_hash
 from mixpeek_dagster.pipeline.removal import finish_removals, remove_objects
 from mixpeek_dagster.pipeline.syncs import LOCK_S
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.storage.feed import FeedSource, News
-from mixpeek_dagster.storage.provider import Entry, ObjectSource, Page
-
-_HEADS = 8
+from mixpeek_dagster.storage.provider import Page
 
 
 class NotNow(WrongState, Transient):
@@ -104,9 +100,9 @@ def _look(warehouse: Warehouse, sync_id: SyncId, news: News) -> Looked:
     if not is_followable(sync) or sync.cursor.config_hash != pass_hash:
         raise NotNow(f"Sync {sync_id} makes a pass first; try again.")
     keys = sorted(named.union(news.keys))
-    entries = _ask_for(source, keys)
-    there = [entry for entry in entries.values() if entry is not None]
-    gone = [key for key, entry in entries.items() if entry is None]
+    entries = ask_for(source, keys)
+    there = [entry for entry in entries if entry is not None]
+    gone = [key for key, entry in zip(keys, entries) if entry is None]
     intake = Intake(sync, bucket, source)
     cursor = sync.cursor.model_copy(update={"generation": sync.cursor.generation + 1, "pass_hash": pass_hash})
     with warehouse.catalog.transaction() as records:
@@ -126,11 +122,6 @@ def _look(warehouse: Warehouse, sync_id: SyncId, news: News) -> Looked:
         records.syncs.save(sync_id, owner=warehouse.owner, cursor=after.model_dump(mode="json"), **due)
     finish_removals(warehouse)
     return Looked(news.messages, found.taken.new, found.taken.changed, len(doomed) + len(found.taken.drifted_out))
-
-
-def _ask_for(source: ObjectSource, keys: Collection[bytes]) -> dict[bytes, Entry | None]:
-    with ThreadPoolExecutor(_HEADS) as pool:
-        return dict(zip(keys, pool.map(source.head, keys)))
 
 
 def follow_all(warehouse: Warehouse, *, budget_s: float) -> dict[SyncId, Looked | MixpeekError]:

@@ -12,9 +12,7 @@ from mixpeek_dagster.catalog import Catalog
 from mixpeek_dagster.models.ids import ConnectionId
 from mixpeek_dagster.pipeline.connections import encrypt, open_config, unseal
 from mixpeek_dagster.settings import Settings
-from mixpeek_dagster.storage.tokens import Grant
-
-_LASTS_S = 3600.0
+from mixpeek_dagster.storage.tokens import UNKNOWN_S, Grant
 
 
 class KeptTokens:
@@ -32,7 +30,7 @@ class KeptTokens:
         given = _given(open_config(connection.config, secrets, settings=self._settings))
         if not isinstance(kept, dict) or kept.get("for") != given:
             return None
-        return Grant(kept["access_token"], _LASTS_S, kept["refresh_token"])
+        return Grant(kept["access_token"], UNKNOWN_S, kept["refresh_token"])
 
     def save(self, grant: Grant) -> None:
         """Keep a pair; whatever else somebody changes about the connection at the same moment stays changed."""

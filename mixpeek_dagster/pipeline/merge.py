@@ -207,10 +207,10 @@ def held_deletes(counters: Counters, spec: SyncSpec, *, missing: int, registered
     return missing if vanished or many else 0
 
 
-def ask_for(source: ObjectSource, keys: Sequence[bytes]) -> list[bool]:
-    """Whether each file is there, asked for by name: only what the provider says is gone loses its object."""
+def ask_for(source: ObjectSource, keys: Sequence[bytes]) -> list[Entry | None]:
+    """Each file asked for by name, None where there is none: only what the provider says is gone loses its object."""
     with ThreadPoolExecutor(_HEADS) as pool:
-        return [entry is not None for entry in pool.map(source.head, keys)]
+        return list(pool.map(source.head, keys))
 
 
 def _ascends(entries: Sequence[Entry], after: bytes | None) -> bool:

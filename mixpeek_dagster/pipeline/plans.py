@@ -218,7 +218,7 @@ class _Planner:
             return
         deleted = 0
         for rows in self.scratch.take_missing(at_a_time=_CHUNK):
-            gone = [row for row, is_there in zip(rows, ask_for(self.source, [row[0] for row in rows])) if not is_there]
+            gone = [row for row, entry in zip(rows, ask_for(self.source, [row[0] for row in rows])) if entry is None]
             self.scratch.go(gone)
             deleted += len(gone)
         self.cursor = cursor.model_copy(update={"counters": cursor.counters.plus(deleted=deleted)})

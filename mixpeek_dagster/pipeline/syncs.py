@@ -215,8 +215,8 @@ class _Pass:
         if held and not self.cursor.confirmed_deletes:
             return self._end(held=held)
         there = ask_for(self.source, [key.key for key in missing])
-        gone = [key for key, is_there in zip(missing, there) if not is_there]
-        back = [key.key for key, is_there in zip(missing, there) if is_there]
+        gone = [key for key, entry in zip(missing, there) if entry is None]
+        back = [key.key for key, entry in zip(missing, there) if entry is not None]
         with self.warehouse.catalog.transaction() as records:
             now = self.warehouse.now()
             remove_objects(records, self.warehouse.index, [key.object_id for key in gone if key.object_id], now=now)

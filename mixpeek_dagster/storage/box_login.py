@@ -9,9 +9,7 @@ from pydantic import BaseModel, ConfigDict, SecretStr, model_validator
 
 from mixpeek_dagster.errors import AccessDenied
 from mixpeek_dagster.storage.http import Http
-from mixpeek_dagster.storage.tokens import Grant, TokenKeeper, ask_for_token, form_request, sign_jwt
-
-_LASTS_S = 3600.0
+from mixpeek_dagster.storage.tokens import UNKNOWN_S, Grant, TokenKeeper, ask_for_token, form_request, sign_jwt
 
 
 class BoxCredentials(BaseModel):
@@ -91,7 +89,7 @@ class _OAuth:
     ) -> None:
         access = credentials.access_token.get_secret_value() if credentials.access_token else ""
         refresh = credentials.refresh_token.get_secret_value() if credentials.refresh_token else None
-        self._now = Grant(access, _LASTS_S, refresh)
+        self._now = Grant(access, UNKNOWN_S, refresh)
         self._app, self._http, self._url, self._tokens = app, http, url, tokens
         self._is_first, self._is_kept = True, True
 

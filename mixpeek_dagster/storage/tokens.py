@@ -14,6 +14,10 @@ from mixpeek_dagster.storage.http import Http, Request, read_all
 RENEW_BEFORE_S = 120.0
 
 
+UNKNOWN_S = 3600.0
+"""What is taken for the lifetime of a token that was handed over without one; a refusal renews it before that."""
+
+
 class Grant(NamedTuple):
     """A token and how long it lasts, in seconds. `refresh_token` gets the next one where the provider works that way."""
 
