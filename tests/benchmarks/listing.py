@@ -13,7 +13,8 @@ from mixpeek_dagster.models.ids import SyncId
 from mixpeek_dagster.models.syncs import Sync
 from mixpeek_dagster.pipeline.syncs import advance
 from mixpeek_dagster.pipeline.warehouse import Warehouse
-from tests.benchmarks.measure import Figure, at_most, cpu_s, seen
+from tests.benchmarks.measure import Figure, at_most, seen
+from tests.benchmarks.process import cpu_s, peak_mb
 from tests.end_to_end.home import ROOT, Home
 from tests.servers import S3Server, running_seaweedfs, s3_client
 
@@ -92,9 +93,7 @@ def run(what: str) -> dict[str, float]:
         assert progress.error is None, progress.error
         assert progress.counters.listed == KEYS, progress
         changes = progress.counters.new + progress.counters.changed + progress.counters.deleted
-    # Not ru_maxrss, which starts at what the parent had when it forked.
-    peak_mb = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
-    return {"cpu": cpu_s() - before, "peak_mb": peak_mb, "changes": changes}
+    return {"cpu": cpu_s() - before, "peak_mb": peak_mb(), "changes": changes}
 
 
 def _list(warehouse: Warehouse, sync: Sync) -> None:

@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import resource
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -66,12 +65,6 @@ def cost_of(home: Home, *arguments: str) -> Cost:
     if process.returncode != 0:
         raise RuntimeError(f"{arguments} exited {process.returncode}: {output[-2000:]}")
     return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, output)
-
-
-def cpu_s() -> float:
-    """CPU seconds of this process so far."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
 
 
 def machine() -> str:

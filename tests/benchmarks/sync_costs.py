@@ -2,13 +2,13 @@
 
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 from tests.benchmarks.canned_s3 import BODY_BYTES, BUCKET, key_of
+from tests.benchmarks.process import cpu_s, peak_mb
 
 CHUNK = 1024 * 1024
 KEYS = int(os.environ.get("MIXPEEK_BENCH_KEYS") or 1_000_000)
@@ -24,15 +24,10 @@ def connection(url: str) -> dict[str, Any]:
 def run(what: str, url: str) -> dict[str, float]:
     """CPU and wall seconds from after the imports, the whole process's largest memory, and the changes that were found."""
     work = _boto3(what, url) if what.endswith("boto3") else _ours(what)
-    before, started = _cpu_s(), time.perf_counter()
+    before, started = cpu_s(), time.perf_counter()
     changes = work()
-    wall, cpu = time.perf_counter() - started, _cpu_s() - before
-    return {"cpu": cpu, "wall": wall, "changes": changes, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
-
-
-def _cpu_s() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
+    wall, cpu = time.perf_counter() - started, cpu_s() - before
+    return {"cpu": cpu, "wall": wall, "changes": changes, "peak_mb": peak_mb()}
 
 
 def _ours(what: str) -> Work:

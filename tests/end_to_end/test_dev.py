@@ -4,7 +4,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,19 +14,10 @@ from mixpeek_dagster.pipeline.batches import cancel, create_batch, submit
 from tests import browser
 from tests.end_to_end.dev import Dev, graphql, running_dev
 from tests.end_to_end.home import ROOT, Home
+from tests.waiting import until
 
 SCREENSHOTS = ROOT / "screenshots"
 LIBRARY = ROOT / "examples" / "library"
-
-
-def until(condition: Callable[[], Any], *, timeout_s: float = 120) -> Any:
-    """The first true value of `condition`."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.2)
-    raise AssertionError(f"not within {timeout_s} s: {condition}")
 
 
 def batches(home: Home) -> list[Batch]:

@@ -11,7 +11,8 @@ import pytest
 from mixpeek_dagster.models.batches import BatchStatus
 from tests.end_to_end.dev import graphql, running_dev
 from tests.end_to_end.home import Home
-from tests.end_to_end.test_dev import _status, _submit, until
+from tests.end_to_end.test_dev import _status, _submit
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="runs are forked on Linux only"),

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from mixpeek_dagster.launcher.fork_server import ForkServer, Unavailable
 from mixpeek_dagster.launcher.launcher import WORKER_TAG, ForkRunLauncher
 from mixpeek_dagster.launcher.workers import RunWorker, start_time
 from tests.launcher import jobs
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 Status = dg.DagsterRunStatus
@@ -28,16 +29,6 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="runs are forked on Linux only"),
     pytest.mark.xdist_group("launcher"),
 ]
-
-
-def until(condition: Callable[[], Any], *, timeout_s: float = 60) -> Any:
-    """The first true value of `condition`."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.05)
-    raise AssertionError(f"not within {timeout_s} s")
 
 
 class Launches:
