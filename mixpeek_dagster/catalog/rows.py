@@ -60,6 +60,8 @@ def page(
 ) -> tuple[Sequence[Row[Any]], int]:
     """One page of a query and the number of rows in all."""
     total = connection.execute(select(func.count()).select_from(query.order_by(None).subquery())).scalar_one()
+    if limit == 0:
+        return [], total
     return connection.execute(query.order_by(*order).limit(limit).offset(offset)).all(), total
 
 

@@ -135,6 +135,13 @@ source_keys = Table(
     Column("error", Text),
     Column("retries", Integer, nullable=False, server_default=text("0")),
     Index("missing_source_keys", "sync_id", "key", sqlite_where=text("state = 1"), postgresql_where=text("state = 1")),
+    Index(
+        "faulty_source_keys",
+        "sync_id",
+        "state",
+        sqlite_where=text("error IS NOT NULL"),
+        postgresql_where=text("error IS NOT NULL"),
+    ),
     sqlite_with_rowid=False,
 )
 

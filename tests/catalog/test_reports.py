@@ -3,13 +3,16 @@
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from mixpeek_dagster.catalog import Catalog
+from mixpeek_dagster.catalog.syncs import KeyState
 from mixpeek_dagster.errors import AlreadyExists, NotFound
 from mixpeek_dagster.models.batches import BatchStatus
 from mixpeek_dagster.models.buckets import Bucket
 from mixpeek_dagster.models.collections import Collection
 from mixpeek_dagster.models.filters import Filter
+from mixpeek_dagster.models.ids import SyncId
 from mixpeek_dagster.models.namespaces import Namespace
 from mixpeek_dagster.models.objects import ObjectStatus
 from mixpeek_dagster.models.retrievers import Retriever
@@ -116,3 +119,16 @@ def test_retrievers_have_names_of_their_own_in_each_namespace(catalog: Catalog, 
         records.namespaces.remove(namespace.namespace_id)
         with pytest.raises(NotFound):
             records.retrievers.get("ret_1", namespace_id=namespace.namespace_id)
+
+
+def test_counting_dead_letters_does_not_read_every_key(catalog: Catalog) -> None:
+    if catalog.engine.dialect.name != "sqlite":
+        pytest.skip("Postgres plans by what the table holds")
+    asked: list[tuple[str, Any]] = []
+    event.listen(catalog.engine, "before_cursor_execute", lambda *args: asked.append((args[2], args[3])))
+    with catalog.reading() as records:
+        records.syncs.dead_letters(SyncId("sync_a"), [KeyState.REJECTED, KeyState.ARCHIVED], limit=0)
+    ((statement, parameters),) = [one for one in asked if one[0].startswith("SELECT")]
+    with catalog.engine.connect() as connection:
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
+    assert "faulty_source_keys" in plan[0][3]
