@@ -219,10 +219,12 @@ class Reader:
         most, size = self._warehouse.settings.most_bytes(blob.type), announced or 0
         parts: list[bytes] = []
         if size <= most:
+            chunk = stream.read(min(size + 1, _CHUNK) if size else _CHUNK)
             size = 0
-            while size <= most and (chunk := stream.read(_CHUNK)):
+            while chunk:
                 parts.append(chunk)
                 size += len(chunk)
+                chunk = stream.read(_CHUNK) if size <= most else b""
         if size > most:
             raise ExtractionError(
                 f"Object {item.object_id}: {blob.filename or blob.property!r} has {size} bytes or more; files of type {blob.type} "

@@ -7,7 +7,7 @@ links to folders, sockets, pipes and devices are skipped. A missing or unreadabl
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote_from_bytes, unquote, urlsplit
@@ -42,6 +42,7 @@ class LocalSource:
         self.folder = folder
         self._roots = tuple(Path(os.path.realpath(root)) for root in roots)
         self._pager = Pager(self._walk)
+        self._known: tuple[tuple[int, int], bytes] | None = None
 
     @classmethod
     def connect(cls, config: LocalConfig, *, source_path: str, settings: Settings) -> "LocalSource":
@@ -69,12 +70,12 @@ class LocalSource:
     @contextmanager
     def open(self, key: bytes, *, if_match: Entry | None = None) -> Iterator[BinaryIO]:
         with self._opened(key) as descriptor:
-            before = _entry(key, os.fstat(descriptor))
-            if if_match is not None and (if_match.etag, if_match.size) != (before.etag, before.size):
+            before = _revision(os.fstat(descriptor))
+            if if_match is not None and (if_match.size, if_match.etag) != before:
                 raise Changed(f"{self.location(key)} changed since it was listed.")
-            with os.fdopen(descriptor, "rb", closefd=False) as stream:
+            with os.fdopen(descriptor, "rb", buffering=0, closefd=False) as stream:
                 yield stream
-            if _entry(key, os.fstat(descriptor)) != before:
+            if _revision(os.fstat(descriptor)) != before:
                 raise Changed(f"{self.location(key)} changed while it was read.")
 
     def relative(self, key: bytes) -> str:
@@ -90,13 +91,19 @@ class LocalSource:
 
     def _real_folder(self) -> bytes:
         """The folder with its links resolved: looked at anew each time, as a mount or a link may have changed."""
+        if not self._roots and (known := self._known) is not None:
+            with suppress(OSError):
+                if _identity(os.stat(self.folder)) == known[0]:
+                    return known[1]
         real = os.path.realpath(os.fsencode(self.folder))
         if not is_within(Path(os.fsdecode(real)), self._roots):
             raise AccessDenied(
                 f"Folder {self.folder} leads outside of the folders that this server may read (MIXPEEK_LOCAL_ROOTS)."
             )
         try:
-            if stat.S_ISDIR(os.stat(real).st_mode):
+            status = os.stat(real)
+            if stat.S_ISDIR(status.st_mode):
+                self._known = _identity(status), real
                 return real
         except OSError as error:
             if error.errno not in GONE:
@@ -173,11 +180,15 @@ def _status(item: os.DirEntry[bytes], root: bytes) -> os.stat_result | None:
     return status if stat.S_ISREG(status.st_mode) else None
 
 
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
 def _entry(key: bytes, status: os.stat_result) -> Entry:
-    return Entry(
-        key=key,
-        size=status.st_size,
-        etag=f"{status.st_ino:x}-{status.st_ctime_ns:x}-{status.st_mtime_ns:x}",
-        modified_at=status.st_mtime,
-        content_type=guess_content_type(key),
-    )
+    size, etag = _revision(status)
+    return Entry(key=key, size=size, etag=etag, modified_at=status.st_mtime, content_type=guess_content_type(key))
+
+
+def _revision(status: os.stat_result) -> tuple[int, str]:
+    """Size in bytes and etag."""
+    return status.st_size, f"{status.st_ino:x}-{status.st_ctime_ns:x}-{status.st_mtime_ns:x}"
