@@ -26,6 +26,7 @@ from mixpeek_dagster.models.ids import document_id
 from mixpeek_dagster.pipeline.batches import advance_step, failure_words, finish_step, open_step
 from mixpeek_dagster.pipeline.reading import LARGEST, SMALLEST, Item, Reader, lookup
 from mixpeek_dagster.pipeline.removal import finish_removals, remove_documents, space_of
+from mixpeek_dagster.pipeline.second_looks import SecondLooks
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.vectors.index import Point
 
@@ -84,6 +85,7 @@ class _StepRun:
         self.batch, self.part, self.step, self.run_id = batch, part, step, run_id
         self.extractor: Extractor = warehouse.extractor(collection.feature_extractor)
         self.reader = Reader(warehouse, batch, part, collection, self.extractor)
+        self.second_looks = SecondLooks(warehouse, batch)
         self.report = StepReport(step)
         self.is_projection = warehouse.index.is_projection
         self.space = space_of(collection)
@@ -154,6 +156,7 @@ class _StepRun:
     # Writing: one transaction a window
 
     def _record(self, window: _Window, extractions: Sequence[Extraction], *, seconds: float) -> None:
+        self.second_looks.take(window.items)
         now = self.warehouse.now()
         features = dict(window.known)
         fresh: list[Feature] = []

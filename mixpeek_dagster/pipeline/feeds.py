@@ -25,6 +25,19 @@ class NotNow(WrongState, Transient):
     """A pass is under way, has to come first, or another process has the sync: the news have to come again."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Doubt:
+    """How far a run is believed that could not read files.
+
+    Attributes:
+        most_deletes: if more of them are gone, or the source names no file at all, none is deleted: that is left to a pass.
+        again: how many batches in a row were made in this way; the one that follows bears the number.
+    """
+
+    most_deletes: int
+    again: int
+
+
 @dataclass(frozen=True)
 class Looked:
     """What became of the files that were looked at."""
@@ -69,8 +82,11 @@ def is_followable(sync: Sync) -> bool:
     return sync.passes > 0 and sync.cursor.phase is Phase.IDLE and sync.status is SyncStatus.ACTIVE
 
 
-def look_at(warehouse: Warehouse, sync_id: SyncId, news: News) -> Looked:
+def look_at(warehouse: Warehouse, sync_id: SyncId, news: News, *, doubt: Doubt | None = None) -> Looked:
     """Ask the source for the files of one piece of news, and record what they are now.
+
+    Args:
+        doubt: no feed told of the files: a run could not read them.
 
     Raises:
         NotNow: it has to be done later. Failures of the provider; nothing was recorded then.
@@ -80,7 +96,7 @@ def look_at(warehouse: Warehouse, sync_id: SyncId, news: News) -> Looked:
         if not records.syncs.lock(sync_id, owner=warehouse.owner, now=now, until=warehouse.now(plus_s=LOCK_S)):
             raise NotNow(f"Sync {sync_id} is locked by another process; try again.")
     try:
-        return _look(warehouse, sync_id, news)
+        return _look(warehouse, sync_id, news, doubt)
     except LockLost as error:
         raise NotNow(str(error)) from error
     finally:
@@ -88,7 +104,7 @@ def look_at(warehouse: Warehouse, sync_id: SyncId, news: News) -> Looked:
             records.syncs.unlock(sync_id, owner=warehouse.owner)
 
 
-def _look(warehouse: Warehouse, sync_id: SyncId, news: News) -> Looked:
+def _look(warehouse: Warehouse, sync_id: SyncId, news: News, doubt: Doubt | None) -> Looked:
     with warehouse.catalog.reading() as records:
         sync = records.syncs.get(sync_id)
         bucket = records.buckets.get(sync.bucket_id, namespace_id=sync.namespace_id)
@@ -97,14 +113,18 @@ def _look(warehouse: Warehouse, sync_id: SyncId, news: News) -> Looked:
         }
     source = warehouse.source(sync)
     pass_hash = config_hash(sync, bucket, place=source.uri)
-    if not is_followable(sync) or sync.cursor.config_hash != pass_hash:
+    is_done = doubt is not None and sync.passes > 0 and sync.status is SyncStatus.COMPLETED and sync.cursor.phase is Phase.IDLE
+    if not (is_followable(sync) or is_done) or sync.cursor.config_hash != pass_hash:
         raise NotNow(f"Sync {sync_id} makes a pass first; try again.")
     keys = sorted(named.union(news.keys))
     entries = ask_for(source, keys)
     there = [entry for entry in entries if entry is not None]
     gone = [key for key, entry in zip(keys, entries) if entry is None]
-    intake = Intake(sync, bucket, source)
+    if doubt is not None and gone and (len(gone) > doubt.most_deletes or not source.list_page(limit=1).entries):
+        gone = []  # an unmounted or emptied folder looks like this: a pass asks before it deletes
+    intake = Intake(sync, bucket, source, again=doubt.again if doubt is not None else 0)
     cursor = sync.cursor.model_copy(update={"generation": sync.cursor.generation + 1, "pass_hash": pass_hash})
+    position = sync.cursor.feed_position if doubt is not None else news.position
     with warehouse.catalog.transaction() as records:
         now = warehouse.now()
         rows = {key: row[:6] for key, row in records.syncs.keys_named(sync_id, keys).items()}
@@ -117,7 +137,7 @@ def _look(warehouse: Warehouse, sync_id: SyncId, news: News) -> Looked:
         records.syncs.remove_keys(sync_id, [row[0] for row in doomed])
         intake.fill_batches(records, found.taken.object_ids, settings=warehouse.settings, cursor=cursor, now=now)
         intake.close_batches(records, settings=warehouse.settings, now=now)
-        after = cursor.model_copy(update={"feed_position": news.position, "pass_hash": sync.cursor.pass_hash})
+        after = cursor.model_copy(update={"feed_position": position, "pass_hash": sync.cursor.pass_hash})
         due = {"triggered_at": now} if news.everything else {}
         records.syncs.save(sync_id, owner=warehouse.owner, cursor=after.model_dump(mode="json"), **due)
     finish_removals(warehouse)

@@ -21,6 +21,9 @@ from mixpeek_dagster.storage.provider import Entry, ObjectSource
 Row = tuple[Any, ...]
 ARCHIVED = frozenset({"GLACIER", "DEEP_ARCHIVE", "Archive"})
 
+AGAIN = "looked_again"
+"""In a batch's metadata: how many batches in a row were made because files had changed before they were read."""
+
 
 @dataclass
 class Taken:
@@ -55,11 +58,13 @@ class Taken:
 class Intake:
     """Registers files of one sync's source as objects of its bucket."""
 
-    def __init__(self, sync: Sync, bucket: Bucket, source: ObjectSource) -> None:
+    def __init__(self, sync: Sync, bucket: Bucket, source: ObjectSource, *, again: int = 0) -> None:
+        """`again` marks the batches that are made: see `feeds.look_at`."""
         self._sync = sync
         self._bucket = bucket
         self._source = source
         self._mapping = sync.spec.schema_mapping or SchemaMapping()
+        self._batch_metadata = {"source": source.uri, **({AGAIN: again} if again else {})}
         self._open: Batch | None = None
 
     def decide(
@@ -266,7 +271,7 @@ class Intake:
             status=BatchStatus.DRAFT,
             dedup_strategy="replace",
             collection_ids=list(wanted) if wanted is not None else None,
-            metadata={"source": self._source.uri},
+            metadata=self._batch_metadata,
             created_at=now,
             updated_at=now,
         )

@@ -26,11 +26,19 @@ _TRIES = 3
 _CHUNK = 1024 * 1024
 
 
+class _Outdated(Exception):
+    """The file is gone, or is not the revision that was listed."""
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+
+
 @dataclass
 class Item:
     """One input of a step on its way: an object, or an upstream document with the object it came from.
 
     `place` is what the step's `after` becomes once the item is done. `error` ends its way; `skip` says that it has nothing to give.
+    `outdated` is the key of a file that was not there, or not as listed, when it was read (`second_looks`).
     """
 
     item_id: str
@@ -42,6 +50,7 @@ class Item:
     memo_key: str = ""
     error: Exception | None = None
     skip: str | None = None
+    outdated: bytes | None = None
 
     @property
     def object_id(self) -> ObjectId | None:
@@ -160,8 +169,8 @@ class Reader:
                 content = self._content(item, path)
                 if content is not None:
                     item.contents[name] = content
-        except (FileNotFoundError, Changed):
-            item.skip = "the file changed or went since it was listed; the next pass takes it as it is then"
+        except _Outdated as error:
+            item.outdated = error.key
             return item
         except Exception as error:  # noqa: BLE001 - whatever a provider throws is this object's failure, not the batch's
             item.error = error
@@ -189,8 +198,6 @@ class Reader:
         for attempt in range(1, _TRIES + 1):
             try:
                 return Content(data=self._bytes(item, blob), filename=blob.filename, mime_type=blob.mime_type)
-            except Changed:
-                raise
             except Transient:
                 if attempt == _TRIES:
                     raise
@@ -210,8 +217,11 @@ class Reader:
         if blob.key is not None and item.stored is not None and item.stored.sync_id is not None:
             key = blob.key.encode("utf-8", "surrogateescape")
             source = self._warehouse.source(self._sync(item.stored.sync_id))
-            with source.open(key, if_match=Entry(key, blob.size_bytes or 0, blob.etag, blob.version)) as stream:
-                return self._whole(item, blob, stream, announced=blob.size_bytes)
+            try:
+                with source.open(key, if_match=Entry(key, blob.size_bytes or 0, blob.etag, blob.version)) as stream:
+                    return self._whole(item, blob, stream, announced=blob.size_bytes)
+            except (FileNotFoundError, Changed) as error:
+                raise _Outdated(key) from error
         raise ExtractionError(f"Object {item.object_id}: blob {blob.property!r} says nowhere where its bytes are.")
 
     def _whole(self, item: Item, blob: Blob, stream: BinaryIO, *, announced: int | None) -> bytes:

@@ -1,14 +1,17 @@
 """Documents follow objects: in every tier, without inferring anything twice, in the catalog and in an index beside it."""
 
+from pathlib import Path
+
 import pytest
 
 from mixpeek_dagster.catalog.documents import DocumentRecords
 from mixpeek_dagster.errors import CatalogError, VectorIndexError
 from mixpeek_dagster.models.batches import Batch, BatchStatus
+from mixpeek_dagster.models.buckets import FieldType
 from mixpeek_dagster.models.collections import Collection
 from mixpeek_dagster.models.documents import DocumentState
 from mixpeek_dagster.models.ids import BatchId, CollectionId, new_id
-from mixpeek_dagster.models.objects import ObjectStatus
+from mixpeek_dagster.models.objects import Blob, ObjectStatus
 from mixpeek_dagster.pipeline.batches import fail_part, submit
 from mixpeek_dagster.pipeline.extraction import run_step
 from mixpeek_dagster.pipeline.reconcile import RunState, reconcile
@@ -455,3 +458,13 @@ def test_a_file_larger_than_its_type_may_be_fails_alone_with_the_remedy(library:
         (failure,) = records.batches.failures(batch.batch_id)[0]
     assert "large.txt" in str(failure)
     assert "MIXPEEK_MAX_FILE_BYTES" in str(failure)
+
+
+def test_an_object_whose_url_names_nothing_fails_with_that_reason(library: Library, tmp_path: Path) -> None:
+    library.with_settings(local_roots=(tmp_path,))
+    blob = Blob(property="content", type=FieldType.TEXT, url=f"file://{tmp_path}/gone.txt")
+    with library.warehouse.catalog.transaction() as records:
+        records.objects.add([stored_object(library.bucket, "obj_1", blobs=[blob])])
+    library.submit(["obj_1"])
+    (report,) = library.run()
+    assert [one.error for one in report.failures] == ["obj_1.txt: MissingFile: There is no file at this URL."]

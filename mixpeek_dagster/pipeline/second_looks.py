@@ -1,0 +1,71 @@
+"""Files that were not what had been listed when they were read: each is asked for at its source again, at once, as a feed's news are.
+
+What is found is recorded as by a pass, and a batch with it follows. Files that change faster than they are read end after a few such
+batches as failures.
+"""
+
+from collections.abc import Iterable
+
+from mixpeek_dagster.errors import CatalogError, Changed, MixpeekError
+from mixpeek_dagster.models.batches import Batch
+from mixpeek_dagster.models.ids import SyncId
+from mixpeek_dagster.models.syncs import SyncMode
+from mixpeek_dagster.pipeline.feeds import Doubt, NotNow, look_at
+from mixpeek_dagster.pipeline.intake import AGAIN
+from mixpeek_dagster.pipeline.merge import SURE_DELETES
+from mixpeek_dagster.pipeline.reading import Item
+from mixpeek_dagster.pipeline.warehouse import Warehouse
+from mixpeek_dagster.storage.feed import News
+
+MOST = 2
+"""So many batches in a row are made for a file that changes before it is read."""
+
+
+class SecondLooks:
+    """Those of one step. As many deletes as a pass believes without asking are believed here, over all of its windows."""
+
+    def __init__(self, warehouse: Warehouse, batch: Batch) -> None:
+        self._warehouse = warehouse
+        self._again = int((batch.metadata or {}).get(AGAIN, 0)) + 1
+        self._deletes_left = SURE_DELETES
+
+    def take(self, items: Iterable[Item]) -> None:
+        """Look at the outdated files of a window, all of a sync at once; every such item has `skip` or `error` then.
+
+        To be called before the window is recorded: a crash between the two reads it again, and then finds what is there now.
+        """
+        outdated: dict[SyncId, list[Item]] = {}
+        for item in items:
+            if item.outdated is not None and item.stored is not None and item.stored.sync_id is not None:
+                outdated.setdefault(item.stored.sync_id, []).append(item)
+        for sync_id, found in outdated.items():
+            outcome = self._look(sync_id, {item.outdated for item in found if item.outdated is not None})
+            for item in found:
+                if isinstance(outcome, MixpeekError):
+                    item.error = outcome
+                else:
+                    item.skip = outcome
+
+    def _look(self, sync_id: SyncId, keys: set[bytes]) -> str | MixpeekError:
+        if self._again > MOST:
+            return Changed(
+                f"The file changed {self._again} times in a row between being looked at and being read. Passes will try it again."
+            )
+        doubt = Doubt(most_deletes=self._deletes_left, again=self._again)
+        try:
+            looked = look_at(self._warehouse, sync_id, News(keys=sorted(keys)), doubt=doubt)
+        except NotNow:
+            return self._left_to_a_pass(sync_id)
+        except CatalogError:
+            raise
+        except MixpeekError as error:
+            return error
+        self._deletes_left -= looked.deleted
+        return "the file changed or went since it was listed, and was looked at again"
+
+    def _left_to_a_pass(self, sync_id: SyncId) -> str | MixpeekError:
+        with self._warehouse.catalog.reading() as records:
+            is_last = records.syncs.get(sync_id).spec.sync_mode is SyncMode.INITIAL_ONLY
+        if is_last:
+            return Changed("The file changed or went while the sync's only pass was under way; it is tried again at its end.")
+        return "the file changed or went since it was listed; the pass that is under way, or the next one, takes it as it is then"
