@@ -23,6 +23,7 @@
     ├── ModelError            500  a model pack is missing, broken or does not fit
     ├── VectorIndexError      503  the vector index refused or lost a write (Transient)
     ├── CatalogError          503  the catalog cannot be written (disk full, locked, unreachable) (Transient)
+    ├── OutOfSpace            503  a folder of this machine has no room for a file (Transient)
     └── MissingExtra          500  an optional dependency is not installed
 
 `Transient` errors may succeed when tried again unchanged; `Terminal` ones will not.
@@ -139,6 +140,10 @@ class VectorIndexError(MixpeekError, Transient):
 
 class CatalogError(MixpeekError, Transient):
     code, status, type = "catalog_error", 503, "StorageError"
+
+
+class OutOfSpace(MixpeekError, Transient):
+    code, status, type = "out_of_space", 503, "StorageError"
 
 
 class MissingExtra(MixpeekError):

@@ -30,6 +30,7 @@ OWN_VARIABLES = frozenset(
         "MIXPEEK_SECRET_KEY",
         "MIXPEEK_SMTP_FROM",
         "MIXPEEK_SMTP_URL",
+        "MIXPEEK_SPILL_BYTES",
         "MIXPEEK_THREADS",
         "MIXPEEK_WEAVIATE_API_KEY",
         "MIXPEEK_WEAVIATE_GRPC_PORT",
@@ -40,7 +41,7 @@ OWN_VARIABLES = frozenset(
 
 
 MAX_FILE_BYTES = {"text": 64 * 1024**2, "json": 64 * 1024**2, "image": 256 * 1024**2, "pdf": 512 * 1024**2, "other": 2 * 1024**3}
-"""By type of blob; a file is held in memory while it is worked on."""
+"""By type of blob."""
 
 
 def _cpus() -> int:
@@ -83,6 +84,8 @@ class Settings:
         max_body_bytes: largest body of a request (`MIXPEEK_MAX_BODY_BYTES`).
         max_file_bytes: largest file that is read for an extraction, by type of blob (`MIXPEEK_MAX_FILE_BYTES`, such as
             `image=100000000,video=2000000000`); a larger one fails alone. Types that are not named keep `MAX_FILE_BYTES`.
+        spill_bytes: a larger file waits for its extractor in the temporary folder (`TMPDIR`) instead of in memory
+            (`MIXPEEK_SPILL_BYTES`).
         max_upload_bytes: largest uploaded file (`MIXPEEK_MAX_UPLOAD_BYTES`).
         smtp_url: where e-mail of webhooks goes out, `smtp://user:password@host:587` or `smtps://…` (`MIXPEEK_SMTP_URL`; default
             none, and webhooks may not ask for e-mail).
@@ -112,6 +115,7 @@ class Settings:
     rate_limit_per_minute: int = 60_000
     max_body_bytes: int = 32 * 1024**2
     max_file_bytes: Mapping[str, int] = field(default_factory=dict)
+    spill_bytes: int = 32 * 1024**2
     max_upload_bytes: int = 5 * 1024**3
     smtp_url: str | None = field(default=None, repr=False)
     smtp_from: str = "mixpeek-dagster@localhost"
@@ -155,6 +159,7 @@ class Settings:
             rate_limit_per_minute=int(environ.get("MIXPEEK_RATE_LIMIT_PER_MINUTE", "").strip() or 60_000),
             max_body_bytes=int(environ.get("MIXPEEK_MAX_BODY_BYTES") or 32 * 1024**2),
             max_file_bytes=_sizes(environ.get("MIXPEEK_MAX_FILE_BYTES", "")),
+            spill_bytes=int(environ.get("MIXPEEK_SPILL_BYTES") or 32 * 1024**2),
             max_upload_bytes=int(environ.get("MIXPEEK_MAX_UPLOAD_BYTES") or 5 * 1024**3),
             smtp_url=environ.get("MIXPEEK_SMTP_URL") or None,
             smtp_from=environ.get("MIXPEEK_SMTP_FROM") or "mixpeek-dagster@localhost",

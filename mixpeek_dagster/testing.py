@@ -13,7 +13,8 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from mixpeek_dagster.errors import BadListing, Changed, ExtractionError
-from mixpeek_dagster.extractors.extractor import Content, Input, Output, Packing, Unit, Vectors, fingerprint
+from mixpeek_dagster.extractors.content import Content
+from mixpeek_dagster.extractors.extractor import Input, Output, Packing, Unit, Vectors, fingerprint
 from mixpeek_dagster.extractors.models import ModelStore
 from mixpeek_dagster.extractors.parameters import Parameters
 from mixpeek_dagster.settings import Settings

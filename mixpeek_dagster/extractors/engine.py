@@ -20,7 +20,8 @@ from typing import Any, NamedTuple, TypeVar, cast
 import numpy as np
 
 from mixpeek_dagster.errors import ExtractionError, MixpeekError, ModelError
-from mixpeek_dagster.extractors.extractor import Content, Extractor, Input, Packing, Unit, Vectors
+from mixpeek_dagster.extractors.content import Content
+from mixpeek_dagster.extractors.extractor import Extractor, Input, Packing, Unit, Vectors
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
+from mixpeek_dagster.extractors.content import Content
 from mixpeek_dagster.extractors.manifest import digest
 from mixpeek_dagster.extractors.models import ModelStore
 from mixpeek_dagster.extractors.parameters import Parameters
@@ -44,15 +45,6 @@ class Unit:
 
     fields: dict[str, Any]
     inputs: dict[str, Input] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """The bytes (or the inline text) behind one extractor input."""
-
-    data: bytes
-    filename: str = ""
-    mime_type: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

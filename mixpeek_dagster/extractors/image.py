@@ -10,7 +10,8 @@ from pydantic import Field
 
 from mixpeek_dagster.errors import BadRequest, ExtractionError
 from mixpeek_dagster.extractors import onnx
-from mixpeek_dagster.extractors.extractor import Content, Input, Output, Packing, Unit, Vectors, fingerprint
+from mixpeek_dagster.extractors.content import Content
+from mixpeek_dagster.extractors.extractor import Input, Output, Packing, Unit, Vectors, fingerprint
 from mixpeek_dagster.extractors.models import ModelStore
 from mixpeek_dagster.extractors.parameters import Parameters
 from mixpeek_dagster.extractors.pictures import Picture, open_picture

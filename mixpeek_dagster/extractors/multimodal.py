@@ -12,7 +12,8 @@ import numpy as np
 from pydantic import Field
 
 from mixpeek_dagster.errors import BadRequest, ExtractionError
-from mixpeek_dagster.extractors.extractor import Content, Input, Output, Packing, Unit, Vectors, fingerprint
+from mixpeek_dagster.extractors.content import Content
+from mixpeek_dagster.extractors.extractor import Input, Output, Packing, Unit, Vectors, fingerprint
 from mixpeek_dagster.extractors.image import DECODING, ImageTower, picture_fields
 from mixpeek_dagster.extractors.models import ModelStore
 from mixpeek_dagster.extractors.parameters import Parameters

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from mixpeek_dagster.errors import BadRequest
-from mixpeek_dagster.extractors.extractor import Content, Output, Packing, Unit, Vectors, fingerprint
+from mixpeek_dagster.extractors.content import Content
+from mixpeek_dagster.extractors.extractor import Output, Packing, Unit, Vectors, fingerprint
 from mixpeek_dagster.extractors.models import ModelStore
 from mixpeek_dagster.extractors.parameters import Parameters
 

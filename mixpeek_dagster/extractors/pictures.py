@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from mixpeek_dagster.errors import ExtractionError
-from mixpeek_dagster.extractors.extractor import Content
-from mixpeek_dagster.extractors.sniff import kind_of
+from mixpeek_dagster.extractors.content import Content
+from mixpeek_dagster.extractors.sniff import LONGEST_MAGIC, kind_of
 
 MAX_PIXELS = 50_000_000
 # Formats decoded in this process without helper programs: no EPS, which starts Ghostscript.
@@ -64,7 +64,7 @@ def open_picture(content: Content, *, size: int, filter: Filter = "bilinear") ->
     """
     with _opened(content) as image:
         width, height = image.size
-        pixels = _decoded_fast(content.data, image, size) if filter == "fast" else None
+        pixels = _decoded_fast(content, image, size) if filter == "fast" else None
         if pixels is None:
             pixels = _decoded(image, size, filter)
         orientation = _orientation(image)
@@ -84,7 +84,7 @@ def _decoded(image: Image.Image, size: int, filter: Filter) -> Pixels:
     return np.asarray(_to_rgb(image, (size, size), _RESAMPLING[filter]))
 
 
-def _decoded_fast(data: bytes, image: Image.Image, size: int) -> Pixels | None:
+def _decoded_fast(content: Content, image: Image.Image, size: int) -> Pixels | None:
     """A JPEG by libjpeg-turbo itself; None for everything else, and for what it finds damaged: Pillow says what is wrong."""
     if image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):
         return None
@@ -93,7 +93,7 @@ def _decoded_fast(data: bytes, image: Image.Image, size: int) -> Pixels | None:
     smaller = next((by for by in (8, 4, 2) if min(image.size) >= by * size), 1)
     try:
         pixels: Pixels = simplejpeg.decode_jpeg(
-            data, min_width=-(-image.width // smaller), min_height=-(-image.height // smaller)
+            content.data, min_width=-(-image.width // smaller), min_height=-(-image.height // smaller)
         )
     except ValueError:
         return None
@@ -139,15 +139,16 @@ def _formats() -> tuple[str, ...]:
 
 @contextmanager
 def _opened(content: Content) -> Iterator[Image.Image]:
-    data, name = content.data, content.filename or "The image"
-    if not data:
+    name = content.filename or "The image"
+    if not content.size:
         raise ExtractionError(f"{name} is empty (0 bytes).")
     try:
-        image = Image.open(io.BytesIO(data), formats=_formats())
+        image = Image.open(content.open(), formats=_formats())
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ExtractionError(f"{name} has far more than {MAX_PIXELS:,} pixels, the most that is decoded.") from error
     except UnidentifiedImageError as error:
-        kind = kind_of(data, plain=True)
+        with content.open() as stream:
+            kind = kind_of(stream.read(LONGEST_MAGIC), plain=True)
         is_image = kind is not None and "image" in kind
         seems = (
             f"damaged: it starts like {kind}, but cannot be read"

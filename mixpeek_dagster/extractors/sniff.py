@@ -18,6 +18,9 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"<svg", "an SVG drawing"),
     (b"<!DOCTYPE html", "a web page"),
 )
+LONGEST_MAGIC = 16
+"""So many bytes tell as much as the whole file."""
+
 _PLAIN = frozenset({"XML", "an SVG drawing", "a web page"})
 
 

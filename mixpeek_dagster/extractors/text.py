@@ -12,7 +12,8 @@ from pydantic import Field, model_validator
 from mixpeek_dagster.errors import BadRequest, ExtractionError
 from mixpeek_dagster.extractors import onnx
 from mixpeek_dagster.extractors.chunks import CHUNKING, DEFAULT_SIZE, SplitBy, chunk
-from mixpeek_dagster.extractors.extractor import Content, Input, Output, Packing, Unit, Vectors, fingerprint
+from mixpeek_dagster.extractors.content import Content
+from mixpeek_dagster.extractors.extractor import Input, Output, Packing, Unit, Vectors, fingerprint
 from mixpeek_dagster.extractors.models import ModelStore
 from mixpeek_dagster.extractors.parameters import Parameters
 from mixpeek_dagster.extractors.sniff import kind_of

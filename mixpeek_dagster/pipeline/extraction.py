@@ -134,7 +134,7 @@ class _StepRun:
         )
         if len(self.report.images) < SAMPLES:
             self._keep_images(items)
-        self.report.size_bytes += sum(len(content.data) for item in items for content in item.contents.values())
+        self.report.size_bytes += sum(content.size for item in items for content in item.contents.values())
         for item in items:
             item.contents = {}
         return _Window(items, known, to_infer, prepared)
@@ -150,7 +150,12 @@ class _StepRun:
             self.reader.fetch(item)
 
     def _keep_images(self, items: Sequence[Item]) -> None:
-        images = [(c.filename, c.data) for item in items for c in item.contents.values() if c.mime_type.startswith("image/")]
+        images = [
+            (content.filename, content.held)
+            for item in items
+            for content in item.contents.values()
+            if content.mime_type.startswith("image/") and isinstance(content.held, bytes)
+        ]
         self.report.images += images[: SAMPLES - len(self.report.images)]
 
     # Writing: one transaction a window

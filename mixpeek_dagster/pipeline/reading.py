@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, BinaryIO
 
-from mixpeek_dagster.errors import Changed, ExtractionError, NotFound, Transient
-from mixpeek_dagster.extractors.extractor import Content, Extractor
+from mixpeek_dagster.errors import Changed, ExtractionError, NotFound, OutOfSpace, Transient
+from mixpeek_dagster.extractors.content import Content
+from mixpeek_dagster.extractors.extractor import Extractor
 from mixpeek_dagster.models.batches import Batch, BatchPart
 from mixpeek_dagster.models.collections import Collection
 from mixpeek_dagster.models.documents import Document
@@ -19,9 +20,11 @@ from mixpeek_dagster.models.objects import Blob, StoredObject
 from mixpeek_dagster.models.syncs import Sync
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.storage.provider import Entry
+from mixpeek_dagster.storage.spool import Spool
 from mixpeek_dagster.storage.urls import fetch_url
 
 SMALLEST, LARGEST = 32, 1024
+WINDOW_BYTES = 256 * 1024**2
 _TRIES = 3
 _CHUNK = 1024 * 1024
 
@@ -86,6 +89,7 @@ class Reader:
         self._collection = collection
         self._fingerprint = extractor.fingerprint
         self._mappings = dict(collection.feature_extractor.input_mappings)
+        self._mapped = frozenset(self._mappings.values())
         self._filter = Filter.parse((collection.source.source_filters or {}).get("filters"))
         self._syncs: dict[SyncId, Sync] = {}
         first = any(collection.collection_id in tier for tier in batch.dag_tiers[:1])
@@ -96,11 +100,21 @@ class Reader:
     def windows(self, after: str) -> Iterator[list[Item]]:
         """Items in order, up to `window` at a time; what is gone meanwhile, filtered out or done before comes marked as skipped."""
         while True:
-            window = self._items(after) if self._reads_items else self._upstream(after)
+            window = self._cut(self._items(after) if self._reads_items else self._upstream(after))
             if not window:
                 return
             yield window
             after = window[-1].place
+
+    def _cut(self, items: list[Item]) -> list[Item]:
+        """The first items, with no more than `WINDOW_BYTES` of files between them, or one."""
+        size = 0
+        for place, item in enumerate(items):
+            blobs = item.stored.blobs if item.stored is not None and item.skip is None else ()
+            size += sum(blob.size_bytes or 0 for blob in blobs if blob.property in self._mapped)
+            if size > WINDOW_BYTES and place:
+                return items[:place]
+        return items
 
     def _items(self, after: str) -> list[Item]:
         size = self._batch.part_size
@@ -165,10 +179,11 @@ class Reader:
         if item.skip is not None:
             return item
         try:
+            hashes = {}
             for name, path in self._mappings.items():
-                content = self._content(item, path)
-                if content is not None:
-                    item.contents[name] = content
+                read = self._content(item, path)
+                if read is not None:
+                    item.contents[name], hashes[name] = read
         except _Outdated as error:
             item.outdated = error.key
             return item
@@ -179,34 +194,39 @@ class Reader:
             item.skip = f"has none of {sorted(set(self._mappings.values()))}"
             return item
         digest = hashlib.sha256()
-        for name in sorted(item.contents):
-            digest.update(f"{name}\x1f".encode() + hashlib.sha256(item.contents[name].data).digest())
+        for name in sorted(hashes):
+            digest.update(f"{name}\x1f".encode() + hashes[name])
         item.content_hash = digest.hexdigest()
         namespace = self._collection.namespace_id
         item.memo_key = derived_id("feat", namespace, self._fingerprint, item.content_hash if self._mappings else item.item_id)
         return item
 
-    def _content(self, item: Item, path: str) -> Content | None:
+    def _content(self, item: Item, path: str) -> tuple[Content, bytes] | None:
+        """What an input is, with its SHA-256."""
         blobs = item.stored.blobs if item.stored else ()
         blob = next((one for one in blobs if one.property == path), None)
         value = lookup(item.fields, path) if item.upstream is not None or blob is None else None
         if isinstance(value, str):
-            return Content(data=value.encode(), filename=path, mime_type="text/plain")
+            data = value.encode()
+            return Content(data, filename=path, mime_type="text/plain"), hashlib.sha256(data).digest()
         return None if blob is None else self._read(item, blob)
 
-    def _read(self, item: Item, blob: Blob) -> Content:
+    def _read(self, item: Item, blob: Blob) -> tuple[Content, bytes]:
         for attempt in range(1, _TRIES + 1):
             try:
-                return Content(data=self._bytes(item, blob), filename=blob.filename, mime_type=blob.mime_type)
+                spool = self._spooled(item, blob)
+                return Content(spool.finish(), filename=blob.filename, mime_type=blob.mime_type), spool.sha256
+            except OutOfSpace:
+                raise
             except Transient:
                 if attempt == _TRIES:
                     raise
                 time.sleep(0.2 * 4**attempt / 4)
         raise AssertionError("unreachable")
 
-    def _bytes(self, item: Item, blob: Blob) -> bytes:
+    def _spooled(self, item: Item, blob: Blob) -> Spool:
         if blob.text is not None:
-            return blob.text.encode()
+            return self._whole(item, blob, BytesIO(blob.text.encode()), announced=None)
         if blob.url is not None:
             settings = self._warehouse.settings
             with fetch_url(blob.url, allowed_hosts=settings.allowed_hosts, local_roots=settings.local_roots) as fetched:
@@ -224,23 +244,23 @@ class Reader:
                 raise _Outdated(key) from error
         raise ExtractionError(f"Object {item.object_id}: blob {blob.property!r} says nowhere where its bytes are.")
 
-    def _whole(self, item: Item, blob: Blob, stream: BinaryIO, *, announced: int | None) -> bytes:
+    def _whole(self, item: Item, blob: Blob, stream: BinaryIO, *, announced: int | None) -> Spool:
         """All of a file, if it is not larger than files of its type may be: whatever size was announced."""
-        most, size = self._warehouse.settings.most_bytes(blob.type), announced or 0
-        parts: list[bytes] = []
+        settings, size = self._warehouse.settings, announced or 0
+        most, what = settings.most_bytes(blob.type), f"Object {item.object_id}: {blob.filename or repr(blob.property)}"
+        spool = Spool(what, in_memory=settings.spill_bytes)
         if size <= most:
             chunk = stream.read(min(size + 1, _CHUNK) if size else _CHUNK)
-            size = 0
             while chunk:
-                parts.append(chunk)
-                size += len(chunk)
-                chunk = stream.read(_CHUNK) if size <= most else b""
+                spool.write(chunk)
+                chunk = stream.read(_CHUNK) if spool.size <= most else b""
+            size = spool.size
         if size > most:
             raise ExtractionError(
-                f"Object {item.object_id}: {blob.filename or blob.property!r} has {size} bytes or more; files of type {blob.type} "
-                f"may have {most}. An operator can raise that in MIXPEEK_MAX_FILE_BYTES."
+                f"{what} has {size} bytes or more; files of type {blob.type} may have {most}. An operator can raise that in "
+                "MIXPEEK_MAX_FILE_BYTES."
             )
-        return b"".join(parts)
+        return spool
 
     def _sync(self, sync_id: SyncId) -> Sync:
         if sync_id not in self._syncs:

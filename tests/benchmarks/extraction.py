@@ -17,8 +17,8 @@ from PIL import Image
 
 from mixpeek_dagster.cli.dagster_home import prepare_dagster_home
 from mixpeek_dagster.cli.passes import pass_once
+from mixpeek_dagster.extractors.content import Content
 from mixpeek_dagster.extractors.engine import plan, prepare
-from mixpeek_dagster.extractors.extractor import Content
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from tests.benchmarks.measure import Figure, at_least, seen
 from tests.end_to_end.home import ROOT, Home
@@ -133,7 +133,7 @@ def alone(kind: str, files: Path) -> dict[str, float]:
         (collection,) = records.collections.all()
     extractor, threads = warehouse.extractor(collection.feature_extractor), warehouse.settings.threads
     tower: Any = extractor.towers["embedding"]  # type: ignore[attr-defined]
-    inputs = [{kind: Content(data=file.read_bytes(), filename=file.name)} for file in sorted(files.iterdir())]
+    inputs = [{kind: Content(file.read_bytes(), filename=file.name)} for file in sorted(files.iterdir())]
     started = time.perf_counter()
     prepared = prepare(extractor, inputs, threads=threads)
     prepare_s = time.perf_counter() - started

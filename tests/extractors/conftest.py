@@ -14,7 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from mixpeek_dagster.errors import ModelError
-from mixpeek_dagster.extractors.extractor import Content, Extractor
+from mixpeek_dagster.extractors.content import Content
+from mixpeek_dagster.extractors.extractor import Extractor
 from mixpeek_dagster.extractors.models import ModelStore
 
 WORDS = ["[PAD]", "[UNK]", "red", "green", "blue", "cat", "dog"]

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from mixpeek_dagster.errors import ExtractionError, ModelError, ProviderDown
 from mixpeek_dagster.extractors.catalogue import create
+from mixpeek_dagster.extractors.content import Content
 from mixpeek_dagster.extractors.engine import extract, infer, lookahead, plan, prepare
-from mixpeek_dagster.extractors.extractor import Content, Input, Output, Packing, Unit
+from mixpeek_dagster.extractors.extractor import Input, Output, Packing, Unit
 from mixpeek_dagster.extractors.models import ModelStore
 from mixpeek_dagster.extractors.parameters import Parameters
 from mixpeek_dagster.testing import StubExtractor, StubParams

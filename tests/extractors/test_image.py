@@ -12,8 +12,8 @@ from PIL import Image
 
 from mixpeek_dagster.errors import BadRequest, ExtractionError
 from mixpeek_dagster.extractors.catalogue import create
+from mixpeek_dagster.extractors.content import Content
 from mixpeek_dagster.extractors.engine import extract
-from mixpeek_dagster.extractors.extractor import Content
 from mixpeek_dagster.extractors.models import ModelStore
 from mixpeek_dagster.extractors.pictures import Filter, open_picture, thumbnail
 

@@ -7,8 +7,8 @@ import pytest
 
 from mixpeek_dagster.errors import BadRequest, Invalid
 from mixpeek_dagster.extractors.catalogue import create
+from mixpeek_dagster.extractors.content import Content
 from mixpeek_dagster.extractors.engine import extract
-from mixpeek_dagster.extractors.extractor import Content
 from mixpeek_dagster.extractors.models import ModelStore
 
 from .test_image import encode, gradient

@@ -1,5 +1,6 @@
 """Documents follow objects: in every tier, without inferring anything twice, in the catalog and in an index beside it."""
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -468,3 +469,42 @@ def test_an_object_whose_url_names_nothing_fails_with_that_reason(library: Libra
     library.submit(["obj_1"])
     (report,) = library.run()
     assert [one.error for one in report.failures] == ["obj_1.txt: MissingFile: There is no file at this URL."]
+
+
+def test_large_files_cut_a_window_short_and_are_read_from_disk(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    library.with_settings(spill_bytes=10)
+    monkeypatch.setattr("mixpeek_dagster.pipeline.reading.WINDOW_BYTES", 100)
+    for number in range(7):
+        library.world.put(f"{number}.txt", b"%d" % number * 40)
+    library.world.put("8.txt", b"8" * 400)
+    library.world.put("9.txt", b"nine")
+    library.poll()
+    steps: list[int] = []
+    (claimed,) = library.claim()
+    run_step(
+        library.warehouse,
+        claimed.part.partition_key,
+        library.passages,
+        run_id="run",
+        progress=lambda step: steps.append(step.inputs),
+    )
+    assert steps == [2, 4, 6, 7, 8, 9]
+    assert library.texts() == sorted([*[40] * 7, 400, 4])
+    library.assert_exact()
+
+
+def test_a_file_that_finds_no_room_on_disk_fails_alone_and_is_tried_again(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library.with_settings(spill_bytes=10, max_failed_ratio=0.9)
+    library.world.put("large.txt", b"more than ten bytes")
+    library.world.put("small.txt", b"small")
+    with monkeypatch.context() as patched:
+        patched.setattr(tempfile, "TemporaryFile", lambda **_: open("/dev/full", "r+b", buffering=0))  # noqa: SIM115
+        library.cycle()
+    error = str(library.objects()["large.txt"].error)
+    assert "large.txt: the temporary folder" in error
+    assert library.texts() == [5]
+    library.cycle()
+    assert library.texts() == [5, 19]
+    library.assert_exact()
