@@ -201,13 +201,13 @@ class FakeSource:
         return found[0] if found and key.startswith(self.prefix) else None
 
     @contextmanager
-    def open(self, key: bytes, *, if_match: Entry | None = None) -> Iterator[BinaryIO]:
+    def open(self, key: bytes, *, if_match: Entry | None = None, start: int = 0, length: int | None = None) -> Iterator[BinaryIO]:
         found = self._called("open").files.get(key)
         if found is None:
             raise FileNotFoundError(f"{self.location(key)} does not exist.")
         if if_match is not None and found[0].etag != if_match.etag:
             raise Changed(f"{self.location(key)} changed since it was listed.")
-        yield io.BytesIO(found[1])
+        yield io.BytesIO(found[1][start:][:length])
 
     def relative(self, key: bytes) -> str:
         return key.decode("utf-8", "surrogateescape")

@@ -1,22 +1,30 @@
 """How clients see blobs, and the signed URLs that fetch one without a key."""
 
+import hashlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import ExitStack
 from typing import Annotated, Any, BinaryIO
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from mixpeek_dagster.api.deps import Opened
+from mixpeek_dagster.api.errors import ErrorResponse, envelope
+from mixpeek_dagster.api.ranges import Part, asked_part
+from mixpeek_dagster.errors import NotFound
 from mixpeek_dagster.models.objects import Blob, StoredObject
-from mixpeek_dagster.pipeline.reading import open_blob
+from mixpeek_dagster.pipeline.blob_files import BlobFile, find_blob
 from mixpeek_dagster.pipeline.signing import check_signature, sign
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 
 signed = APIRouter(prefix="/v1", tags=["signed"])
 EXPIRES_S = 3600
 _CHUNK = 256 * 1024
+PARTIAL: dict[int | str, dict[str, Any]] = {
+    206: {"description": "The part that was asked for"},
+    416: {"model": ErrorResponse, "description": "The file ends before the part"},
+}
 
 
 class BlobDetails(BaseModel):
@@ -83,7 +91,7 @@ def base_url(request: Request, warehouse: Warehouse) -> str:
     return warehouse.settings.public_url or str(request.base_url).rstrip("/")
 
 
-@signed.get("/objects/{object_id}/blobs/{index}/content")
+@signed.get("/objects/{object_id}/blobs/{index}/content", responses=PARTIAL)
 def content(
     request: Request,
     object_id: Annotated[str, Path(max_length=255)],
@@ -91,16 +99,42 @@ def content(
     expires: Annotated[int, Query(ge=0, lt=2**40)],
     signature: Annotated[str, Query(max_length=200)],
     warehouse: Opened,
-) -> StreamingResponse:
-    """The bytes of one blob; the signature in the URL is the permission."""
+) -> Response:
+    """The bytes of one blob, or the part that a `Range` header asks for; the signature in the URL is the permission."""
     check_signature("GET", request.url.path, expires=expires, signature=signature, settings=warehouse.settings)
-    opened, blob = open_blob(warehouse, object_id, index)
+    file = find_blob(warehouse, object_id, index)
     headers = {"Content-Disposition": "attachment", "Content-Security-Policy": "sandbox", "Cache-Control": "private"}
-    return StreamingResponse(_stream(opened), media_type=blob.mime_type or "application/octet-stream", headers=headers)
+    if file.size is None:
+        return _streamed(file, 200, headers)
+    revision = f"{file.blob.etag} {file.blob.version} {file.blob.text}".encode("utf-8", "replace")
+    etag = f'"{hashlib.sha256(revision).hexdigest()[:32]}"'
+    headers |= {"Accept-Ranges": "bytes", "ETag": etag}
+    is_same = request.headers.get("If-Range", etag) == etag
+    part = asked_part(request.headers.get("Range"), file.size) if is_same else None
+    if part is None:
+        return _streamed(file, 200, {**headers, "Content-Length": str(file.size)})
+    if not part.length:
+        words = f"The file ends before the part that was asked for: it has {file.size} bytes."
+        answer = envelope(416, words, type="RangeNotSatisfiableError", code="range_not_satisfiable")
+        answer.headers.update({**headers, "Content-Range": f"bytes */{file.size}"})
+        return answer
+    headers["Content-Range"] = f"bytes {part.start}-{part.start + part.length - 1}/{file.size}"
+    return _streamed(file, 206, {**headers, "Content-Length": str(part.length)}, part)
 
 
-def _stream(opened: AbstractContextManager[BinaryIO]) -> Iterator[bytes]:
-    with opened as stream:
+def _streamed(file: BlobFile, status: int, headers: dict[str, str], part: Part | None = None) -> StreamingResponse:
+    """The file is opened before anything is answered, so that what is wrong with it becomes an error answer."""
+    opened = ExitStack()
+    try:
+        stream = opened.enter_context(file.open(start=part.start, length=part.length) if part else file.open())
+    except FileNotFoundError as error:
+        raise NotFound("The file of this blob is gone.") from error
+    media_type = file.blob.mime_type or "application/octet-stream"
+    return StreamingResponse(_chunks(opened, stream), status_code=status, media_type=media_type, headers=headers)
+
+
+def _chunks(opened: ExitStack, stream: BinaryIO) -> Iterator[bytes]:
+    with opened:
         while chunk := stream.read(_CHUNK):
             yield chunk
 

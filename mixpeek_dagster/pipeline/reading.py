@@ -3,7 +3,6 @@
 import hashlib
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, BinaryIO
@@ -270,30 +269,3 @@ class Reader:
                 except NotFound as error:
                     raise ExtractionError(f"Sync {sync_id}, which knows where the file is, was deleted.") from error
         return self._syncs[sync_id]
-
-
-def open_blob(warehouse: Warehouse, object_id: str, index: int) -> tuple[AbstractContextManager[BinaryIO], Blob]:
-    """One blob's bytes, to be streamed.
-
-    Raises:
-        NotFound: there is no such object or blob, or its file is gone.
-    """
-    with warehouse.catalog.reading() as records:
-        stored = records.objects.named([object_id]).get(object_id)
-        if stored is None or index >= len(stored.blobs):
-            raise NotFound(f"No blob {index} of object {object_id!r}.")
-        blob = stored.blobs[index]
-        sync = records.syncs.get(stored.sync_id) if blob.key is not None and stored.sync_id else None
-    if blob.text is not None:
-        return BytesIO(blob.text.encode()), blob
-    try:
-        if blob.managed is not None:
-            if warehouse.blobs.head(blob.managed) is None:
-                raise FileNotFoundError(blob.managed)
-            return warehouse.blobs.open(blob.managed), blob
-        if blob.key is not None and sync is not None:
-            key = blob.key.encode("utf-8", "surrogateescape")
-            return warehouse.source(sync).open(key, if_match=Entry(key, blob.size_bytes or 0, blob.etag, blob.version)), blob
-    except FileNotFoundError as error:
-        raise NotFound(f"The file of blob {index} of object {object_id} is gone.") from error
-    raise NotFound(f"Blob {index} of object {object_id} is not kept by this server; its url says where it is.")

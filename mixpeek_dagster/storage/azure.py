@@ -29,6 +29,7 @@ from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.content_types import guess_content_type
 from mixpeek_dagster.storage.egress import check_url
 from mixpeek_dagster.storage.http import Http, Request, body_stream, read_all
+from mixpeek_dagster.storage.parts import READABLE, range_header
 from mixpeek_dagster.storage.places import Place, place_of
 from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
 from mixpeek_dagster.storage.tokens import BearerToken, ask_for_token, host_of
@@ -190,16 +191,19 @@ class AzureSource:
         raise error
 
     @contextmanager
-    def open(self, key: bytes, *, if_match: Entry | None = None) -> Iterator[BinaryIO]:
-        headers = {"If-Match": f'"{if_match.etag}"'} if if_match is not None and if_match.etag else {}
+    def open(self, key: bytes, *, if_match: Entry | None = None, start: int = 0, length: int | None = None) -> Iterator[BinaryIO]:
+        headers = range_header(start, length)
+        if if_match is not None and if_match.etag:
+            headers["If-Match"] = f'"{if_match.etag}"'
         response = self._send(self._path(key), headers)
-        if response.status != 200:
+        if response.status not in READABLE:
             error = self._error(response, self.location(key))
             if isinstance(error, Changed) and self.head(key) is None:
                 raise FileNotFoundError(f"{self.location(key)} does not exist.")  # Azure looks at If-Match first
             raise error
-        with body_stream(response, host=host_of(self._base_url)) as stream:
-            if if_match is not None and if_match.etag and _entry(key, response.headers).etag != if_match.etag:
+        with body_stream(response, host=host_of(self._base_url), start=start, length=length) as stream:
+            found = _entry(key, response.headers)
+            if if_match is not None and if_match.etag and response.status != 416 and found.etag != if_match.etag:
                 raise Changed(f"{self.location(key)} changed since it was listed.")
             yield stream
 
@@ -212,7 +216,7 @@ class AzureSource:
     def check(self) -> None:
         for entry in self.list_page(limit=1).entries:
             try:
-                with self.open(entry.key) as stream:
+                with self.open(entry.key, length=1) as stream:
                     stream.read(1)
             except (Archived, FileNotFoundError):
                 pass  # readable, but for this file

@@ -54,8 +54,8 @@ class BlobStore(Protocol):
         """
         ...
 
-    def open(self, key: str) -> AbstractContextManager[BinaryIO]:
-        """Read a file from its start. Raises FileNotFoundError when there is none."""
+    def open(self, key: str, *, start: int = 0, length: int | None = None) -> AbstractContextManager[BinaryIO]:
+        """Read a file, or a part of it as `ObjectSource.open` does. Raises FileNotFoundError when there is none."""
         ...
 
     def head(self, key: str) -> Blob | None:

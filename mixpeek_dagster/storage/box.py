@@ -24,6 +24,7 @@ from mixpeek_dagster.storage.content_types import guess_content_type
 from mixpeek_dagster.storage.egress import check_url
 from mixpeek_dagster.storage.feed import News
 from mixpeek_dagster.storage.http import Http, Request, body_stream, read_all
+from mixpeek_dagster.storage.parts import READABLE, range_header
 from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
 from mixpeek_dagster.storage.tokens import BearerToken, TokenKeeper
 
@@ -125,14 +126,14 @@ class BoxSource:
         return entry if entry.key == key else None
 
     @contextmanager
-    def open(self, key: bytes, *, if_match: Entry | None = None) -> Iterator[BinaryIO]:
+    def open(self, key: bytes, *, if_match: Entry | None = None, start: int = 0, length: int | None = None) -> Iterator[BinaryIO]:
         found = self.head(key)
         if found is None:
             raise FileNotFoundError(f"{self.location(key)} does not exist.")
         if if_match is not None and if_match.etag != found.etag:
             raise Changed(f"{self.location(key)} changed since it was listed.")
-        response = self._download(_parse(key)[0], key)
-        with body_stream(response, host="Box") as stream:
+        response = self._download(_parse(key)[0], key, range_header(start, length))
+        with body_stream(response, host="Box", start=start, length=length) as stream:
             yield stream
 
     def news(self, position: str | None) -> News:
@@ -177,7 +178,7 @@ class BoxSource:
 
     def check(self) -> None:
         for entry in self.list_page(limit=1).entries:
-            with self.open(entry.key) as stream:
+            with self.open(entry.key, length=1) as stream:
                 stream.read(1)
 
     def _items(self, place: _Place, limit: int) -> tuple[list[Mapping[str, Any]], str]:
@@ -211,8 +212,8 @@ class BoxSource:
             return None
         return "".join(f"{folder['name']}/" for folder in above[ids.index(self.folder_id) + 1 :])
 
-    def _download(self, file_id: str, key: bytes) -> BaseHTTPResponse:
-        response = self._send(f"/2.0/files/{quote(file_id)}/content")
+    def _download(self, file_id: str, key: bytes, headers: Mapping[str, str]) -> BaseHTTPResponse:
+        response = self._send(f"/2.0/files/{quote(file_id)}/content", headers)
         for attempt in range(self._http.backoff.tries):
             if response.status != 202:  # 202: just uploaded, not ready yet
                 break
@@ -221,20 +222,20 @@ class BoxSource:
             if wait_s is None:
                 raise ProviderDown(f"{self.location(key)} is not ready to be downloaded yet.")
             self._http.backoff.sleep(wait_s)
-            response = self._send(f"/2.0/files/{quote(file_id)}/content")
+            response = self._send(f"/2.0/files/{quote(file_id)}/content", headers)
         if response.status in (302, 303, 307):
             target = response.headers.get("Location", "")
             response.close()
-            response = self._http.send(lambda: Request("GET", target))  # without the token: it is another host
-        if response.status == 200:
+            response = self._http.send(lambda: Request("GET", target, headers))  # without the token: it is another host
+        if response.status in READABLE:
             return response
         if response.status == 404 and _is_boxs(response):
             raise FileNotFoundError(f"{self.location(key)} does not exist.")
         raise self._error(response, self.location(key))
 
-    def _send(self, target: str) -> BaseHTTPResponse:
+    def _send(self, target: str, headers: Mapping[str, str] = {}) -> BaseHTTPResponse:
         def request() -> Request:
-            return Request("GET", self._base_url + target, {"Authorization": f"Bearer {self._token.value()}"})
+            return Request("GET", self._base_url + target, {"Authorization": f"Bearer {self._token.value()}", **headers})
 
         response = self._http.send(request)
         if response.status == 401:

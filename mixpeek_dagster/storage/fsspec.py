@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mixpeek_dagster.errors import AccessDenied, Changed, Invalid, MixpeekError, ProviderDown
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.content_types import guess_content_type
+from mixpeek_dagster.storage.parts import cut
 from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
 from mixpeek_dagster.storage.walk import Pager, walk
 
@@ -82,7 +83,7 @@ class FsspecSource:
             return None
 
     @contextmanager
-    def open(self, key: bytes, *, if_match: Entry | None = None) -> Iterator[BinaryIO]:
+    def open(self, key: bytes, *, if_match: Entry | None = None, start: int = 0, length: int | None = None) -> Iterator[BinaryIO]:
         before = self._info(key)
         if if_match is not None and (if_match.etag, if_match.size) != (before.etag, before.size):
             raise Changed(f"{self.location(key)} changed since it was listed.")
@@ -91,7 +92,8 @@ class FsspecSource:
         except Exception as error:
             raise self._translate(error, self.location(key)) from error
         with stream:
-            yield cast(BinaryIO, stream)
+            stream.seek(start)
+            yield cast(BinaryIO, stream) if length is None else cut(stream, length)
         if self._info(key) != before:
             raise Changed(f"{self.location(key)} changed while it was read.")
 
@@ -103,7 +105,7 @@ class FsspecSource:
 
     def check(self) -> None:
         for entry in self.list_page(limit=1).entries:
-            with self.open(entry.key) as stream:
+            with self.open(entry.key, length=1) as stream:
                 stream.read(1)
 
     def _path(self, key: bytes) -> str:

@@ -16,6 +16,7 @@ from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.content_types import guess_content_type
 from mixpeek_dagster.storage.egress import check_url
 from mixpeek_dagster.storage.http import Http, Request, body_stream, read_all
+from mixpeek_dagster.storage.parts import READABLE, range_header
 from mixpeek_dagster.storage.places import Place, place_of
 from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
 from mixpeek_dagster.storage.tokens import BearerToken, Grant, ask_for_token, form_request, host_of, sign_jwt
@@ -141,14 +142,14 @@ class GCSSource:
         return _entry(json.loads(read_all(response)))
 
     @contextmanager
-    def open(self, key: bytes, *, if_match: Entry | None = None) -> Iterator[BinaryIO]:
+    def open(self, key: bytes, *, if_match: Entry | None = None, start: int = 0, length: int | None = None) -> Iterator[BinaryIO]:
         query = {"alt": "media"}
         if if_match is not None and if_match.version:
             query["ifGenerationMatch"] = if_match.version
-        response = self._send(f"{self._object_path(key)}?{urlencode(query)}")
-        if response.status != 200:
+        response = self._send(f"{self._object_path(key)}?{urlencode(query)}", range_header(start, length))
+        if response.status not in READABLE:
             raise self._error(response, self.location(key))
-        with body_stream(response, host=host_of(self._base_url)) as stream:
+        with body_stream(response, host=host_of(self._base_url), start=start, length=length) as stream:
             found = response.headers.get("x-goog-generation")
             if if_match is not None and if_match.version and found not in (None, if_match.version):
                 raise Changed(f"{self.location(key)} changed since it was listed.")
@@ -162,16 +163,16 @@ class GCSSource:
 
     def check(self) -> None:
         for entry in self.list_page(limit=1).entries:
-            with self.open(entry.key) as stream:
+            with self.open(entry.key, length=1) as stream:
                 stream.read(1)
 
     def _object_path(self, key: bytes) -> str:
         return f"/storage/v1/b/{quote(self.place.bucket, safe='')}/o/{quote(key, safe='')}"
 
-    def _send(self, target: str) -> BaseHTTPResponse:
+    def _send(self, target: str, headers: Mapping[str, str] = {}) -> BaseHTTPResponse:
         def request() -> Request:
             bearer = {"Authorization": f"Bearer {self._token.value()}"} if self._token else {}
-            return Request("GET", self._base_url + target, bearer)
+            return Request("GET", self._base_url + target, {**bearer, **headers})
 
         response = self._http.send(request)
         if response.status == 401 and self._token is not None:

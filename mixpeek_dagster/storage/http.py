@@ -25,6 +25,7 @@ from urllib3.response import BaseHTTPResponse
 
 from mixpeek_dagster.errors import MixpeekError, ProviderDown, WrongConnection
 from mixpeek_dagster.storage.egress import check_url, open_pools
+from mixpeek_dagster.storage.parts import cut
 
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses that ask to be tried again."""
@@ -186,6 +187,23 @@ class Body(io.RawIOBase):
         super().close()
 
 
-def body_stream(response: BaseHTTPResponse, *, host: str) -> BinaryIO:
-    """The body of a response to read once, buffered; closing it gives the connection up."""
-    return cast(BinaryIO, io.BufferedReader(Body(response, host=host), buffer_size=256 * 1024))
+def body_stream(response: BaseHTTPResponse, *, host: str, start: int = 0, length: int | None = None) -> BinaryIO:
+    """The body of a `READABLE` response to read once, buffered; closing it gives the connection up.
+
+    Args:
+        start, length: the part that was asked for (`range_header`); of a server that answers with the whole file the rest is left out.
+
+    Raises:
+        ProviderDown: the answer is another part.
+    """
+    body = Body(response, host=host)
+    if response.status == 416:  # the file ends before the part
+        body.close()
+        return io.BytesIO()
+    if response.status == 206 and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+        body.close()
+        raise ProviderDown(f"{host} answered with another part of the file than was asked for.")
+    left = start if response.status == 200 else 0
+    while left and (read := body.readinto(bytearray(min(left, 256 * 1024)))):
+        left -= read
+    return cut(body, length)

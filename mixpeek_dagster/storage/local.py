@@ -18,6 +18,7 @@ from mixpeek_dagster.errors import AccessDenied, Changed, Invalid, ProviderDown
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.beneath import GONE, is_within, open_beneath, real_path_beneath, translate
 from mixpeek_dagster.storage.content_types import guess_content_type
+from mixpeek_dagster.storage.parts import cut
 from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
 from mixpeek_dagster.storage.walk import Pager, walk
 
@@ -68,13 +69,14 @@ class LocalSource:
             return None
 
     @contextmanager
-    def open(self, key: bytes, *, if_match: Entry | None = None) -> Iterator[BinaryIO]:
+    def open(self, key: bytes, *, if_match: Entry | None = None, start: int = 0, length: int | None = None) -> Iterator[BinaryIO]:
         with self._opened(key) as descriptor:
             before = _revision(os.fstat(descriptor))
             if if_match is not None and (if_match.size, if_match.etag) != before:
                 raise Changed(f"{self.location(key)} changed since it was listed.")
             with os.fdopen(descriptor, "rb", buffering=0, closefd=False) as stream:
-                yield stream
+                stream.seek(start)
+                yield stream if length is None else cut(stream, length)
             if _revision(os.fstat(descriptor)) != before:
                 raise Changed(f"{self.location(key)} changed while it was read.")
 
@@ -86,7 +88,7 @@ class LocalSource:
 
     def check(self) -> None:
         for entry in self.list_page(limit=1).entries:
-            with self.open(entry.key) as stream:
+            with self.open(entry.key, length=1) as stream:
                 stream.read(1)
 
     def _real_folder(self) -> bytes:

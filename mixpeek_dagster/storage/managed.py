@@ -21,6 +21,7 @@ from mixpeek_dagster.errors import AlreadyExists, Forbidden, Invalid
 from mixpeek_dagster.storage.beneath import GONE, open_beneath
 from mixpeek_dagster.storage.blobs import Blob, Presigned, check_key
 from mixpeek_dagster.storage.content_types import guess_content_type
+from mixpeek_dagster.storage.parts import cut
 
 CHUNK = 1024 * 1024
 PARTS = ".parts"
@@ -124,9 +125,10 @@ class LocalBlobs:
         return self._write(permission.key, chunks, permission.content_type or content_type, exact, most, replace=False)
 
     @contextmanager
-    def open(self, key: str) -> Iterator[BinaryIO]:
-        with os.fdopen(self._descriptor(key), "rb") as stream:
-            yield stream
+    def open(self, key: str, *, start: int = 0, length: int | None = None) -> Iterator[BinaryIO]:
+        with os.fdopen(self._descriptor(key), "rb", buffering=0) as stream:
+            stream.seek(start)
+            yield cut(stream, length)
 
     def head(self, key: str) -> Blob | None:
         try:

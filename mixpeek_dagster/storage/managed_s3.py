@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import io
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from mixpeek_dagster.errors import AlreadyExists, Invalid, ProviderDown
 from mixpeek_dagster.storage.blobs import Blob, Presigned, check_key
+from mixpeek_dagster.storage.parts import range_header
 from mixpeek_dagster.storage.s3_config import Endpoint
 from mixpeek_dagster.storage.s3_credentials import aws_session
 from mixpeek_dagster.storage.s3_errors import error_from
@@ -23,6 +25,10 @@ CHUNK = 1024 * 1024
 IN_MEMORY = 8 * CHUNK
 LARGEST_PUT = 5 * 1024**3
 """What S3 takes in one request."""
+
+
+class _EndsBefore(Exception):
+    """The file ends before the part that was asked for."""
 
 
 class S3Blobs:
@@ -94,8 +100,11 @@ class S3Blobs:
         return Blob(key, size, plain_etag(answer.get("ETag", "")), content_type, digest.hexdigest())
 
     @contextmanager
-    def open(self, key: str) -> Iterator[BinaryIO]:
-        body = self._call("get_object", key, self._params(key))["Body"]
+    def open(self, key: str, *, start: int = 0, length: int | None = None) -> Iterator[BinaryIO]:
+        try:
+            body = self._call("get_object", key, {**self._params(key), **range_header(start, length)})["Body"]
+        except _EndsBefore:
+            body = io.BytesIO()
         try:
             yield cast(BinaryIO, body)
         finally:
@@ -149,6 +158,8 @@ class S3Blobs:
             code = error.response.get("Error", {}).get("Code", "")
             if operation == "put_object" and status in (409, 412):
                 raise AlreadyExists(f"Blob {key} is there already.") from error
+            if status == 416:
+                raise _EndsBefore from error
             if status == 404 and code in ("NoSuchKey", "404"):
                 raise FileNotFoundError(f"There is no blob {key}.") from error
             raise error_from(status, {}, f"<Code>{code}</Code>".encode(), what=f"Blob {key}") from error

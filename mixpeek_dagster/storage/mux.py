@@ -29,6 +29,7 @@ from mixpeek_dagster.storage.egress import check_url
 from mixpeek_dagster.storage.feed import News
 from mixpeek_dagster.storage.http import Http, Request, body_stream, read_all
 from mixpeek_dagster.storage.mux_webhooks import news_of
+from mixpeek_dagster.storage.parts import READABLE, range_header
 from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
 
 ASSETS_PER_PAGE = 100
@@ -119,7 +120,7 @@ class MuxSource:
         return _entry(asset) if asset is not None else None
 
     @contextmanager
-    def open(self, key: bytes, *, if_match: Entry | None = None) -> Iterator[BinaryIO]:
+    def open(self, key: bytes, *, if_match: Entry | None = None, start: int = 0, length: int | None = None) -> Iterator[BinaryIO]:
         asset = self._asset(_asset_id(key))
         found = _entry(asset) if asset is not None else None
         if asset is None or found is None:
@@ -131,10 +132,10 @@ class MuxSource:
             raise AccessDenied(f"{self.location(key)} has no public playback id: add one, so that its file can be downloaded.")
         rendition = _best(asset)
         url = f"{self._stream_url}/{quote(str(playback))}/{quote(str(rendition['name']))}" if rendition else ""
-        response = self._http.send(lambda: Request("GET", url))
-        if response.status != 200:
+        response = self._http.send(lambda: Request("GET", url, range_header(start, length)))
+        if response.status not in READABLE:
             raise self._error(response, self.location(key))
-        with body_stream(response, host="Mux") as stream:
+        with body_stream(response, host="Mux", start=start, length=length) as stream:
             yield stream
 
     def relative(self, key: bytes) -> str:

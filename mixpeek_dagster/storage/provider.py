@@ -96,8 +96,11 @@ class ObjectSource(Protocol):
         listing from its path could never name it."""
         ...
 
-    def open(self, key: bytes, *, if_match: Entry | None = None) -> AbstractContextManager[BinaryIO]:
-        """Stream a file.
+    def open(
+        self, key: bytes, *, if_match: Entry | None = None, start: int = 0, length: int | None = None
+    ) -> AbstractContextManager[BinaryIO]:
+        """Stream a file, or the part of it that begins at byte `start` and has at most `length` bytes: as a slice does, also one that
+        ends behind the end or begins there. A `length` is at least 1.
 
         Raises:
             FileNotFoundError: it is gone.

@@ -44,6 +44,10 @@ ORDER_TRAP = [b"a-b", b"a.b", b"a/b", b"a/c", b"a0", "\uff5e".encode(), "\U0001f
 """In byte order. Tree order puts `a/b` before `a-b`, UTF-16 order puts the emoji before U+FF5E."""
 
 
+PARTS = [(0, 10), (7, 300), (990, 10), (990, 11), (990, None), (0, None), (0, 5000), (1000, 5), (4000, None)]
+"""Starts and lengths within, across and behind the end of 1000 bytes."""
+
+
 @dataclass(frozen=True)
 class World:
     """An empty source, and the other side of it. `put` and `delete` take names: paths below the source path.
@@ -196,6 +200,30 @@ class ProviderContract:
             with world.source.open(world.key(b"big.bin")) as stream:
                 assert stream.read(10) == b"x" * 10
         assert world.source.head(world.key(b"big.bin")) is not None
+
+    @pytest.mark.parametrize(("start", "length"), PARTS)
+    def test_a_part_of_a_file_is_read_as_a_slice_is(self, world: World, start: int, length: int | None) -> None:
+        body = bytes(range(250)) * 4
+        world.put(b"a.bin", body)
+        (entry,) = listing(world.source)
+        with world.source.open(entry.key, if_match=entry, start=start, length=length) as stream:
+            assert stream.read() == body[start:][:length]
+
+    def test_the_head_of_an_empty_file_is_empty(self, world: World) -> None:
+        world.put(b"empty.bin", b"")
+        (entry,) = listing(world.source)
+        with world.source.open(entry.key, if_match=entry, length=16) as stream:
+            assert stream.read() == b""
+
+    def test_a_part_of_another_revision_or_of_no_file_is_not_read(self, world: World) -> None:
+        world.put(b"a.bin", b"one")
+        (old,) = listing(world.source)
+        world.put(b"a.bin", b"two and more")
+        with pytest.raises(Changed), world.source.open(old.key, if_match=old, start=1, length=1):
+            pass
+        world.delete(b"a.bin")
+        with pytest.raises(FileNotFoundError), world.source.open(old.key, start=1, length=1):
+            pass
 
     def test_entries_carry_time_and_content_type(self, world: World) -> None:
         world.put(b"photo.jpg", b"x")

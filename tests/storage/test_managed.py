@@ -21,6 +21,7 @@ from mixpeek_dagster.storage.managed import LocalBlobs, Permission, sign, verify
 from mixpeek_dagster.storage.managed_s3 import S3Blobs
 from mixpeek_dagster.storage.s3_config import Endpoint
 from tests.servers import S3Server, s3_client
+from tests.storage.contract import PARTS
 from tests.storage.worlds import new_name
 
 SECRET = b"0123456789abcdef"
@@ -63,6 +64,13 @@ class BlobContract:
         assert blobs.put("empty.bin", io.BytesIO()).size == 0
         with blobs.open("empty.bin") as stream:
             assert stream.read() == b""
+
+    @pytest.mark.parametrize(("start", "length"), PARTS)
+    def test_a_part_of_a_file_is_read_as_a_slice_is(self, blobs: BlobStore, start: int, length: int | None) -> None:
+        body = bytes(range(250)) * 4
+        blobs.put("a.bin", io.BytesIO(body))
+        with blobs.open("a.bin", start=start, length=length) as stream:
+            assert stream.read() == body[start:][:length]
 
     def test_a_missing_file(self, blobs: BlobStore) -> None:
         assert blobs.head("none.bin") is None
