@@ -59,14 +59,16 @@ class UploadRecords:
         late = (_table.c.bucket_id == bucket_id, waiting, _table.c.expires_at < now)
         self._connection.execute(update(_table).where(*late).values(status=UploadStatus.FAILED))
 
-    def late(self, *, before: str, limit: int) -> list[Upload]:
-        """Uploads whose time ended before `before`, which were not confirmed and are not given up yet."""
-        late = (_UNCONFIRMED, _table.c.expires_at < before, _table.c.updated_at < _table.c.expires_at)
+    def late(self, *, before: str, limit: int, completed: bool = False) -> list[Upload]:
+        """Uploads whose time ended before `before`, which were not confirmed (or were, with `completed`) and are not given up yet."""
+        ended = or_(_UNCONFIRMED, _table.c.status == UploadStatus.COMPLETED) if completed else _UNCONFIRMED
+        late = (ended, _table.c.expires_at < before, _table.c.updated_at < _table.c.expires_at)
         query = select(_table).where(*late).order_by(_table.c.expires_at).limit(limit)
         return [_value(row) for row in self._connection.execute(query)]
 
     def give_up(self, upload_id: UploadId, *, now: str) -> bool:
-        """Fail an upload for good, unless it was confirmed meanwhile."""
+        """Fail an upload for good, unless it was confirmed; whether it was failed. It is not `late` any more in any case."""
+        self._connection.execute(update(_table).where(_table.c.upload_id == upload_id).values(updated_at=now))
         mine = update(_table).where(_table.c.upload_id == upload_id, _UNCONFIRMED)
         return self._connection.execute(mine.values(status=UploadStatus.FAILED, updated_at=now)).rowcount == 1
 

@@ -90,7 +90,8 @@ class UploadConfirmations(Lenient):
 
 
 class Upload(UploadCreate):
-    """An upload as recorded. `stored_*` is what arrived; `file_hash` is what the client promised, then what arrived."""
+    """An upload as recorded. `stored_*` is what arrived; `file_hash` is what the client promised, then what arrived. A file that
+    `is_kept` was copied to where no URL that a client has can reach it."""
 
     upload_id: UploadId
     namespace_id: NamespaceId
@@ -98,6 +99,7 @@ class Upload(UploadCreate):
     status: UploadStatus
     stored_etag: str | None = None
     stored_hash: str | None = None
+    is_kept: bool = False
     is_duplicate: bool = False
     duplicate_of_upload_id: UploadId | None = None
     message: str | None = None
@@ -113,4 +115,11 @@ class Upload(UploadCreate):
     @property
     def key(self) -> str:
         """Where the file is in managed storage."""
+        if not self.is_kept:
+            return self.landing_key
+        return f"{self.namespace_id}/{self.bucket_id}/{self.upload_id}-{(self.stored_hash or '')[:32]}"
+
+    @property
+    def landing_key(self) -> str:
+        """Where clients put the file."""
         return f"{self.namespace_id}/{self.bucket_id}/uploads/{self.upload_id}"

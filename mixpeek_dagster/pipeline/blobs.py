@@ -65,8 +65,10 @@ class BlobMaker:
             raise WrongState(f"Upload {upload_id} is {upload.status}; confirm it before an object uses it.")
         key = self._new_key()
         try:
-            with self._warehouse.blobs.open(upload.key) as stream:
-                self._warehouse.blobs.put(key, stream)
+            stored = self._warehouse.blobs.head(upload.key)
+            if stored is None:
+                raise FileNotFoundError(upload.key)
+            self._warehouse.blobs.copy(upload.key, key, etag=stored.etag)
         except FileNotFoundError as error:
             raise WrongState(f"The file of upload {upload_id} was deleted with the object that was made from it.") from error
         self._stored.append(key)

@@ -54,7 +54,7 @@ def delete_bucket(warehouse: Warehouse, inputs: Mapping[str, Any]) -> dict[str, 
         with warehouse.catalog.transaction() as records:
             doomed = records.objects.ids_in_bucket(bucket_id, limit=_CHUNK)
             if not doomed:
-                files = [upload.key for upload in records.uploads.all(bucket_id)]
+                files = [key for upload in records.uploads.all(bucket_id) for key in {upload.key, upload.landing_key}]
                 _forget(records, bucket)
                 break
             files = [key for one in records.objects.named(doomed).values() for key in managed_keys(one.blobs)]

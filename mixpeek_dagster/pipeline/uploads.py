@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mixpeek_dagster.catalog import Records
-from mixpeek_dagster.errors import BadRequest, Forbidden, Invalid, MixpeekError, WrongState
+from mixpeek_dagster.errors import BadRequest, Changed, Forbidden, Invalid, MixpeekError, WrongState
 from mixpeek_dagster.models.buckets import Bucket, BucketSchema, FieldType, Policy, blob_type_of
 from mixpeek_dagster.models.ids import BucketId, NamespaceId, ObjectId, UploadId, new_id
 from mixpeek_dagster.models.objects import ObjectCreate
@@ -232,14 +232,31 @@ def _verified(warehouse: Warehouse, upload: Upload, stored: StoredFile | None) -
 
 
 def _let_put_again(warehouse: Warehouse, upload: Upload) -> None:
-    if warehouse.blobs.is_remote:  # its URL puts a file only where there is none
-        warehouse.blobs.delete(upload.key)
+    if warehouse.blobs.is_remote:  # the bytes are no good
+        warehouse.blobs.delete(upload.landing_key)
+
+
+def _kept(warehouse: Warehouse, upload: Upload) -> Upload:
+    """The upload with the file that was verified out of the client's reach: its URL can put another one until it expires."""
+    if not warehouse.blobs.is_remote:
+        return upload
+    kept = upload.model_copy(update={"is_kept": True})
+    warehouse.blobs.copy(upload.landing_key, kept.key, etag=upload.stored_etag or "")
+    return kept
 
 
 def _complete(warehouse: Warehouse, upload: Upload, size: int, body: UploadConfirm, *, policy: Policy | None) -> Upload:
+    try:
+        upload = _kept(warehouse, upload)
+    except (FileNotFoundError, Changed) as error:
+        with warehouse.catalog.reading() as records:
+            current = records.uploads.get(upload.upload_id)
+        if not current.status.is_open:  # another confirmation was faster
+            return current
+        raise WrongState(f"The file of upload {upload.upload_id} was put again meanwhile: confirm it again.") from error
     with warehouse.catalog.reading() as records:
         bucket = _without_required_blobs(records.buckets.get(upload.bucket_id, namespace_id=upload.namespace_id))
-    arrived = {"stored_etag": upload.stored_etag, "stored_hash": upload.stored_hash}
+    arrived = {"stored_etag": upload.stored_etag, "stored_hash": upload.stored_hash, "is_kept": upload.is_kept}
     with warehouse.catalog.transaction() as records:
         upload = records.uploads.get(upload.upload_id)
         if not upload.status.is_open:  # another confirmation was faster, or it was given up
@@ -255,6 +272,8 @@ def _complete(warehouse: Warehouse, upload: Upload, size: int, body: UploadConfi
             batch_id = _submit(records, warehouse, bucket, stored.object_id, now=now) if body.auto_submit_batch else None
             upload = upload.model_copy(update={"object_id": stored.object_id, "batch_id": batch_id})
         records.uploads.put(upload)
+    if upload.is_kept:
+        warehouse.blobs.delete(upload.landing_key)
     return upload
 
 
@@ -286,17 +305,20 @@ def delete_upload(warehouse: Warehouse, bucket: Bucket, upload_id: str) -> None:
         upload = records.uploads.get(upload_id, namespace_id=bucket.namespace_id, bucket_id=bucket.bucket_id)
         is_taken = upload.object_id is not None and upload.object_id in records.objects.named([upload.object_id])
         records.uploads.remove(upload.upload_id)
-    if not is_taken:
-        warehouse.blobs.delete(upload.key)
+    for key in {upload.landing_key, upload.key} - ({upload.key} if is_taken else set()):
+        warehouse.blobs.delete(key)
 
 
 def sweep_uploads(warehouse: Warehouse, *, limit: int = 500) -> int:
-    """Give up uploads that were not confirmed within an hour of their end, and remove their files; how many."""
+    """Give up uploads that were not confirmed within an hour of their end, and remove their files; how many. Files that were put
+    once more at the URL of a confirmed upload go too."""
+    kept = warehouse.blobs.is_remote
     with warehouse.catalog.reading() as records:
-        late = records.uploads.late(before=warehouse.now(plus_s=-SWEEP_AFTER_S), limit=limit)
+        late = records.uploads.late(before=warehouse.now(plus_s=-SWEEP_AFTER_S), limit=limit, completed=kept)
     swept = 0
     for upload in late:
-        warehouse.blobs.delete(upload.key)  # before it is written down: after a crash it is swept again
+        if upload.status is not UploadStatus.COMPLETED or upload.is_kept:
+            warehouse.blobs.delete(upload.landing_key)  # before it is written down: after a crash it is swept again
         with warehouse.catalog.transaction() as records:
             swept += records.uploads.give_up(upload.upload_id, now=warehouse.now())
     return swept

@@ -62,6 +62,15 @@ class BlobStore(Protocol):
         """What is known of a file without reading it; None when there is none."""
         ...
 
+    def copy(self, key: str, to: str, *, etag: str) -> None:
+        """Make another file of the same content, replacing what is there, without reading it here where the store can do that.
+
+        Raises:
+            FileNotFoundError: there is none.
+            Changed: it has another ETag.
+        """
+        ...
+
     def delete(self, key: str) -> None:
         """Remove a file; a missing one is no error."""
         ...
@@ -69,9 +78,10 @@ class BlobStore(Protocol):
     def presign_put(
         self, key: str, *, expires_s: int, content_type: str = "", size: int | None = None, max_bytes: int | None = None
     ) -> Presigned:
-        """Let a client put a new file: once, of this content type, of exactly `size` bytes.
+        """Let a client put a file with a plain PUT: of this content type, of exactly `size` bytes.
 
-        Without a size, of at most `max_bytes` where the store can hold it to that (a bucket cannot: check on confirming).
+        Without a size, of at most `max_bytes` where the store can hold it to that (a bucket cannot: check on confirming). Where the
+        store can, once; a bucket lets the URL replace the file for as long as it is valid: `copy` it when it was checked.
         """
         ...
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote, urlencode
 
-from mixpeek_dagster.errors import AlreadyExists, Forbidden, Invalid
+from mixpeek_dagster.errors import AlreadyExists, Changed, Forbidden, Invalid
 from mixpeek_dagster.storage.beneath import GONE, open_beneath
 from mixpeek_dagster.storage.blobs import Blob, Presigned, check_key
 from mixpeek_dagster.storage.content_types import guess_content_type
@@ -140,6 +140,17 @@ class LocalBlobs:
         finally:
             os.close(descriptor)
         return Blob(key, status.st_size, f"{status.st_ino:x}-{status.st_mtime_ns:x}", guess_content_type(key.encode()))
+
+    def copy(self, key: str, to: str, *, etag: str) -> None:
+        found, path, part = self.head(key), self._path(to), self._folder / PARTS / uuid.uuid4().hex
+        if found is None:
+            raise FileNotFoundError(f"There is no blob {key}.")
+        if found.etag != etag:
+            raise Changed(f"Blob {key} was replaced.")
+        part.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.link(self._path(key), part)  # files are never written in place, so that two names may share one
+        self._place(part, path, to, replace=True)
 
     def delete(self, key: str) -> None:
         with suppress(FileNotFoundError):

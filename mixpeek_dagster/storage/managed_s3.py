@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, quote, urlsplit
 from botocore.config import Config as BotoConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
-from mixpeek_dagster.errors import AlreadyExists, Invalid, ProviderDown
+from mixpeek_dagster.errors import AlreadyExists, Changed, Invalid, ProviderDown
 from mixpeek_dagster.storage.blobs import Blob, Presigned, check_key
 from mixpeek_dagster.storage.parts import range_header
 from mixpeek_dagster.storage.s3_config import Endpoint
@@ -118,14 +118,17 @@ class S3Blobs:
         sha256 = base64.b64decode(answer.get("ChecksumSHA256", "")).hex()
         return Blob(key, answer["ContentLength"], plain_etag(answer.get("ETag", "")), answer.get("ContentType", ""), sha256)
 
+    def copy(self, key: str, to: str, *, etag: str) -> None:
+        source = self._params(key)
+        self._call("copy_object", key, {**self._params(to), "CopySource": source, "CopySourceIfMatch": f'"{etag}"'})
+
     def delete(self, key: str) -> None:
         self._call("delete_object", key, self._params(key))
 
     def presign_put(
         self, key: str, *, expires_s: int, content_type: str = "", size: int | None = None, max_bytes: int | None = None
     ) -> Presigned:
-        params: dict[str, Any] = {**self._params(key), "IfNoneMatch": "*"}
-        headers = {"If-None-Match": "*"}
+        params, headers = self._params(key), dict[str, str]()
         if content_type:
             params["ContentType"] = headers["Content-Type"] = content_type
         if size is not None:
@@ -158,6 +161,8 @@ class S3Blobs:
             code = error.response.get("Error", {}).get("Code", "")
             if operation == "put_object" and status in (409, 412):
                 raise AlreadyExists(f"Blob {key} is there already.") from error
+            if operation == "copy_object" and status == 412:
+                raise Changed(f"Blob {key} was replaced.") from error
             if status == 416:
                 raise _EndsBefore from error
             if status == 404 and code in ("NoSuchKey", "404"):

@@ -1,6 +1,8 @@
 """Uploads that clients put into the operator's bucket themselves, on a server that checks signatures; and uploads nobody confirms."""
 
 import hashlib
+import shutil
+import subprocess
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -52,7 +54,13 @@ def confirm(client: TestClient, upload: dict[str, Any], **body: Any) -> Any:
     return client.post(f"/v1/uploads/{upload['upload_id']}/confirm", json=body)
 
 
-def test_a_file_goes_straight_to_the_bucket_once_and_only_as_announced(
+def read(client: TestClient, bucket: dict[str, Any], object_id: str) -> bytes:
+    """The bytes of an object's file."""
+    path = f"/v1/buckets/{bucket['bucket_id']}/objects/{object_id}?return_presigned_urls=true"
+    return client.get(client.get(path).json()["blobs"][0]["presigned_url"]).content
+
+
+def test_a_file_goes_straight_to_the_bucket_and_only_as_announced(
     client: TestClient, bucket: dict[str, Any], warehouse: Warehouse, seaweedfs: S3Server
 ) -> None:
     upload = announce(client, bucket, file_hash=hashlib.sha256(BODY).hexdigest())
@@ -61,14 +69,67 @@ def test_a_file_goes_straight_to_the_bucket_once_and_only_as_announced(
     assert put(upload, **{"Content-Type": "text/html"}) == 403
     assert confirm(client, upload).status_code == 400  # nothing is there yet
     assert put(upload) == 200
-    assert put(upload) == 412
     answer = confirm(client, upload)
     assert answer.status_code == 200, answer.text
     assert (answer.json()["status"], answer.json()["file_size_bytes"]) == ("COMPLETED", len(BODY))
     found = client.get(f"/v1/buckets/{bucket['bucket_id']}/objects/{answer.json()['object_id']}")
     assert found.json()["blobs"][0]["details"]["size_bytes"] == len(BODY)
-    with warehouse.blobs.open(upload["s3_key"]) as stream:
-        assert stream.read() == BODY
+    assert read(client, bucket, answer.json()["object_id"]) == BODY
+
+
+def test_the_quickstarts_upload_works_as_it_stands(client: TestClient, bucket: dict[str, Any], tmp_path: Path) -> None:
+    """A plain `curl -X PUT --data-binary` that sends the Content-Type and nothing else, of a size that nobody announced."""
+    curl = shutil.which("curl")
+    if curl is None:
+        pytest.skip("needs curl: apt-get install curl")
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(BODY)
+    body = {"filename": "photo.jpg", "content_type": "image/jpeg"}
+    upload = client.post(f"/v1/buckets/{bucket['bucket_id']}/uploads", json=body).json()
+    command = [curl, "-sS", "-o", "-", "-w", "%{http_code}", "-X", "PUT", upload["presigned_url"]]
+    sent = subprocess.run(
+        [*command, "-H", "Content-Type: image/jpeg", "--data-binary", f"@{photo}"], capture_output=True, text=True, check=True
+    )
+    assert sent.stdout == "200", sent
+    assert confirm(client, upload).json()["status"] == "COMPLETED"
+
+
+def test_a_confirmed_file_stays_what_it_was_whatever_its_url_is_used_for(
+    client: TestClient, bucket: dict[str, Any], warehouse: Warehouse
+) -> None:
+    upload = announce(client, bucket)
+    assert put(upload) == 200
+    object_id = confirm(client, upload).json()["object_id"]
+    assert put(upload, BODY[::-1]) == 200, "the URL is good for an hour"
+    assert read(client, bucket, object_id) == BODY
+    with warehouse.catalog.reading() as records:
+        stored = records.uploads.get(upload["upload_id"])
+    assert stored.key != stored.landing_key
+    warehouse.clock = lambda: utc_now() + timedelta(hours=2.5)
+    assert [sweep_uploads(warehouse) for _ in range(2)] == [0, 0]
+    assert warehouse.blobs.head(stored.landing_key) is None, "what came late is swept"
+    assert read(client, bucket, object_id) == BODY
+    with warehouse.catalog.reading() as records:
+        assert records.uploads.late(before=warehouse.now(), limit=10, completed=True) == []
+
+
+def test_a_file_that_is_put_again_while_it_is_confirmed_is_not_taken_for_the_first(
+    client: TestClient, bucket: dict[str, Any], warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = announce(client, bucket)
+    assert put(upload) == 200
+    copy = warehouse.blobs.copy
+
+    def late(key: str, to: str, *, etag: str) -> None:
+        monkeypatch.undo()
+        assert put(upload, BODY[::-1]) == 200
+        copy(key, to, etag=etag)
+
+    monkeypatch.setattr(warehouse.blobs, "copy", late)
+    answer = confirm(client, upload)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "wrong_state")
+    object_id = confirm(client, upload).json()["object_id"]
+    assert read(client, bucket, object_id) == BODY[::-1]
 
 
 def test_a_file_that_is_not_what_was_announced_is_removed_and_can_be_put_again(
@@ -94,7 +155,8 @@ def test_uploads_that_nobody_confirms_are_given_up_with_their_files(
         warehouse.clock = lambda hours=hours: utc_now() + timedelta(hours=hours)
         assert sweep_uploads(warehouse) == swept
         client.post(f"/v1/buckets/{bucket['bucket_id']}/uploads/list", json={})  # expires what is late, which must not hide it
-    assert warehouse.blobs.head(kept["s3_key"]) is not None
+    with warehouse.catalog.reading() as records:
+        assert warehouse.blobs.head(records.uploads.get(kept["upload_id"]).key) is not None
     assert warehouse.blobs.head(left["s3_key"]) is None
     with warehouse.catalog.reading() as records:
         assert records.uploads.get(never["upload_id"]).status == "FAILED"
