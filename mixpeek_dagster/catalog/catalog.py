@@ -44,6 +44,7 @@ SQLITE_PRAGMAS = (
     "foreign_keys=ON",
     "cache_size=-8192",  # 8 MiB a connection; the rest is the operating system's to cache
     "temp_store=MEMORY",
+    "wal_autocheckpoint=8000",  # pages of 4 KiB; a batch writes the same ones again and again, which are then copied once
 )
 
 POOL: Mapping[str, Any] = {"pool_size": 5, "max_overflow": 20, "pool_timeout": 60}
