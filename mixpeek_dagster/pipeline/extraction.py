@@ -324,7 +324,7 @@ class _StepRun:
         replace = self.batch.dedup_strategy == "replace"
         stale = records.documents.stale(self.collection.collection_id, sources, by=by, replace=replace)
         if stale:
-            remove_documents(records, self.warehouse.index, stale, now=now)
+            remove_documents(records, self.warehouse, stale, now=now)
 
     # The vector index, where it is a projection
 
