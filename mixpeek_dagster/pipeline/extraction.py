@@ -24,7 +24,7 @@ from mixpeek_dagster.models.collections import Collection
 from mixpeek_dagster.models.documents import Document, DocumentState, Feature
 from mixpeek_dagster.models.ids import document_id
 from mixpeek_dagster.pipeline.batches import advance_step, failure_words, finish_step, open_step
-from mixpeek_dagster.pipeline.reading import LARGEST, SMALLEST, Item, Reader, lookup
+from mixpeek_dagster.pipeline.reading import LARGEST, SMALLEST, Item, Reader, images_of, lookup
 from mixpeek_dagster.pipeline.removal import finish_removals, remove_documents, space_of
 from mixpeek_dagster.pipeline.second_looks import SecondLooks
 from mixpeek_dagster.pipeline.warehouse import Warehouse
@@ -91,6 +91,7 @@ class _StepRun:
         self.space = space_of(collection)
         self.asked: set[str] = set()
         self.broken: dict[str, Exception] = {}
+        self.loading = False
         self.index_names = {vector.output: vector.index_name for vector in collection.vectors}
 
     def run(self, progress: Callable[[Step], None]) -> StepReport:
@@ -129,11 +130,16 @@ class _StepRun:
             if item.memo_key and item.memo_key not in known and item.memo_key not in self.asked:
                 self.asked.add(item.memo_key)  # the same content twice in one part is inferred once
                 to_infer.append(item)
+        if to_infer and not self.loading:
+            self.loading = True
+            pool.submit(
+                self.extractor.load
+            )  # beside the first window's preparation; what is wrong with a model, `infer` will say
         prepared = prepare(
             self.extractor, [item.contents for item in to_infer], threads=self.warehouse.settings.threads, stop=stop
         )
         if len(self.report.images) < SAMPLES:
-            self._keep_images(items)
+            self.report.images += images_of(items)[: SAMPLES - len(self.report.images)]
         self.report.size_bytes += sum(content.size for item in items for content in item.contents.values())
         for item in items:
             item.contents = {}
@@ -148,15 +154,6 @@ class _StepRun:
                 list(pool.map(self.reader.fetch, items[place:]))
                 return
             self.reader.fetch(item)
-
-    def _keep_images(self, items: Sequence[Item]) -> None:
-        images = [
-            (content.filename, content.held)
-            for item in items
-            for content in item.contents.values()
-            if content.mime_type.startswith("image/") and isinstance(content.held, bytes)
-        ]
-        self.report.images += images[: SAMPLES - len(self.report.images)]
 
     # Writing: one transaction a window
 
@@ -326,7 +323,7 @@ class _StepRun:
         replace = self.batch.dedup_strategy == "replace"
         stale = records.documents.stale(self.collection.collection_id, sources, by=by, replace=replace)
         if stale:
-            remove_documents(records, self.warehouse.index, stale, now=now)
+            remove_documents(records, self.warehouse, stale, now=now)
 
     # The vector index, where it is a projection
 

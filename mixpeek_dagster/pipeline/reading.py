@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, BinaryIO
@@ -64,6 +64,12 @@ class Item:
         if self.upstream is not None:
             return self.upstream.payload
         return self.stored.fields if self.stored else {}
+
+
+def images_of(items: Sequence[Item]) -> list[tuple[str, bytes]]:
+    """Name and bytes of the images that were read into memory."""
+    contents = [one for item in items for one in item.contents.values() if one.mime_type.startswith("image/")]
+    return [(one.filename, one.held) for one in contents if isinstance(one.held, bytes)]
 
 
 def lookup(fields: Mapping[str, Any], path: str) -> Any:
