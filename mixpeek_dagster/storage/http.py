@@ -160,22 +160,27 @@ def read_all(response: BaseHTTPResponse, *, limit: int = LONGEST_ERROR_BODY) -> 
 class Body(io.RawIOBase):
     """A response's body as a file, whose failures are our errors."""
 
-    def __init__(self, response: BaseHTTPResponse, *, host: str) -> None:
+    def __init__(self, response: BaseHTTPResponse, *, host: str, as_it_comes: bool) -> None:
         self._response = response
+        self._read = response.read1 if as_it_comes else response.read
         self._host = host
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: object) -> int:
-        view = memoryview(cast(bytearray, buffer))
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size < 0:
+            return self.readall()
         try:
-            # read1: hand on what has come, so that the caller's deadline is looked at between a slow server's bytes.
-            chunk = self._response.read1(len(view))
+            return self._read(size)
         except ProtocolError as error:
             raise ProviderDown(f"{self._host} broke a download off before its end.") from error
         except HTTPError as error:
             raise translate(error, self._host) from error
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(cast(bytearray, buffer))
+        chunk = self.read(len(view))
         view[: len(chunk)] = chunk
         return len(chunk)
 
@@ -187,16 +192,19 @@ class Body(io.RawIOBase):
         super().close()
 
 
-def body_stream(response: BaseHTTPResponse, *, host: str, start: int = 0, length: int | None = None) -> BinaryIO:
-    """The body of a `READABLE` response to read once, buffered; closing it gives the connection up.
+def body_stream(
+    response: BaseHTTPResponse, *, host: str, start: int = 0, length: int | None = None, as_it_comes: bool = False
+) -> BinaryIO:
+    """The body of a `READABLE` response to read once; closing it gives the connection up.
 
     Args:
         start, length: the part that was asked for (`range_header`); of a server that answers with the whole file the rest is left out.
+        as_it_comes: a read hands on what is there, so that a caller may look at its deadline between a slow server's bytes.
 
     Raises:
         ProviderDown: the answer is another part.
     """
-    body = Body(response, host=host)
+    body = Body(response, host=host, as_it_comes=as_it_comes)
     if response.status == 416:  # the file ends before the part
         body.close()
         return io.BytesIO()
@@ -204,6 +212,6 @@ def body_stream(response: BaseHTTPResponse, *, host: str, start: int = 0, length
         body.close()
         raise ProviderDown(f"{host} answered with another part of the file than was asked for.")
     left = start if response.status == 200 else 0
-    while left and (read := body.readinto(bytearray(min(left, 256 * 1024)))):
-        left -= read
-    return cut(body, length)
+    while left and (skipped := body.read(min(left, 256 * 1024))):
+        left -= len(skipped)
+    return cast(BinaryIO, body) if length is None else cut(body, length)

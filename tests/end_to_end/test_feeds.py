@@ -19,7 +19,7 @@ from mixpeek_dagster.models.batches import Batch, BatchStatus
 from mixpeek_dagster.models.ids import SyncId
 from mixpeek_dagster.pipeline.syncs import Progress, advance
 from mixpeek_dagster.pipeline.warehouse import Warehouse
-from tests.end_to_end.dev import graphql, running_dev
+from tests.end_to_end.dev import Dev, graphql, running_dev
 from tests.end_to_end.home import ROOT, STUB, Home
 from tests.servers import S3Server, s3_client
 from tests.storage.worlds import new_name, s3_settings
@@ -171,6 +171,14 @@ def test_a_kill_between_recording_and_acknowledging_repeats_nothing(told: Told) 
     assert told.documents() == {"a.txt": 11, "new.txt": 8}
 
 
+def feed_ticks(dev: Dev) -> list[dict[str, Any]]:
+    """The newest ticks of the `feeds` sensor."""
+    query = """query($s: SensorSelector!) { sensorOrError(sensorSelector: $s) { ... on Sensor {
+        sensorState { ticks(limit: 50) { status skipReason error { message } } } } } }"""
+    selector = {"repositoryLocationName": "mixpeek", "repositoryName": "__repository__", "sensorName": "feeds"}
+    return list(graphql(dev, query, s=selector)["sensorOrError"]["sensorState"]["ticks"])
+
+
 @pytest.mark.xdist_group("dev")
 @pytest.mark.timeout(400)
 def test_the_daemon_follows_the_queue_and_looks_again_at_what_changed(told: Told) -> None:
@@ -191,10 +199,7 @@ def test_the_daemon_follows_the_queue_and_looks_again_at_what_changed(told: Told
         told.delete("new.txt")
         until(lambda: "new.txt" not in told.documents(), timeout_s=60)
         assert until(lambda: told.messages() == 0, timeout_s=30)
-        query = """query($s: SensorSelector!) { sensorOrError(sensorSelector: $s) { ... on Sensor {
-            sensorState { ticks(limit: 50) { status skipReason } } } } }"""
-        selector = {"repositoryLocationName": "mixpeek", "repositoryName": "__repository__", "sensorName": "feeds"}
-        ticks = graphql(dev, query, s=selector)["sensorOrError"]["sensorState"]["ticks"]
+        ticks = feed_ticks(dev)
     assert {one["status"] for one in ticks} <= {"SKIPPED", "STARTED"}, json.dumps(ticks)
     assert any("1 changed" in (one["skipReason"] or "") for one in ticks), json.dumps(ticks)
     assert {one.status for one in told.batches()} == {BatchStatus.COMPLETED}
