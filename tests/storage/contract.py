@@ -201,19 +201,13 @@ class ProviderContract:
                 assert stream.read(10) == b"x" * 10
         assert world.source.head(world.key(b"big.bin")) is not None
 
-    @pytest.mark.parametrize(("start", "length"), PARTS)
-    def test_a_part_of_a_file_is_read_as_a_slice_is(self, world: World, start: int, length: int | None) -> None:
-        body = bytes(range(250)) * 4
-        world.put(b"a.bin", body)
-        (entry,) = listing(world.source)
-        with world.source.open(entry.key, if_match=entry, start=start, length=length) as stream:
-            assert stream.read() == body[start:][:length]
-
-    def test_the_head_of_an_empty_file_is_empty(self, world: World) -> None:
-        world.put(b"empty.bin", b"")
-        (entry,) = listing(world.source)
-        with world.source.open(entry.key, if_match=entry, length=16) as stream:
-            assert stream.read() == b""
+    def test_a_part_of_a_file_is_read_as_a_slice_is(self, world: World) -> None:
+        for body in (bytes(range(250)) * 4, b""):
+            world.put(b"a.bin", body)
+            (entry,) = listing(world.source)
+            for start, length in PARTS:
+                with world.source.open(entry.key, if_match=entry, start=start, length=length) as stream:
+                    assert stream.read() == body[start:][:length], (start, length)
 
     def test_a_part_of_another_revision_or_of_no_file_is_not_read(self, world: World) -> None:
         world.put(b"a.bin", b"one")
