@@ -71,7 +71,7 @@ def running_seaweedfs(folder: Path) -> Iterator[S3Server]:
         master, volume, filer, s3 = ports = _free_ports(4, also_above=10_000)  # each has a gRPC port 10,000 above
         used.extend(ports)
         arguments = f"""
-            server -ip=127.0.0.1 -ip.bind=127.0.0.1 -dir={folder} -master.port={master} -master.volumeSizeLimitMB=256
+            server -ip=127.0.0.1 -ip.bind=127.0.0.1 -dir={folder} -master.port={master} -master.volumeSizeLimitMB=64
             -master.telemetry=false -volume.port={volume} -volume.max=0 -filer -filer.port={filer}
             -filer.localSocket={folder}/f.sock -s3 -s3.port={s3} -s3.port.iceberg=0 -s3.port.lance=0
             -s3.localSocket={folder}/s.sock -s3.config={config}
