@@ -55,6 +55,14 @@ class BatchRecords:
             raise NotFound(f"No batch {batch_id!r}.")
         return _batch(row)
 
+    def named(self, batch_ids: Iterable[BatchId]) -> dict[BatchId, Batch]:
+        """The batches with these ids that exist, by id."""
+        found = {}
+        for chunk in chunks(list(batch_ids)):
+            for row in self._connection.execute(select(_batches).where(_batches.c.batch_id.in_(chunk))):
+                found[BatchId(row.batch_id)] = _batch(row)
+        return found
+
     def by_task(self, task_id: str, *, namespace_id: NamespaceId) -> Batch | None:
         """The batch that answers for a task."""
         query = select(_batches).where(_batches.c.task_id == task_id, _batches.c.namespace_id == namespace_id)
@@ -72,8 +80,6 @@ class BatchRecords:
         bucket_id: BucketId | None = None,
         statuses: Sequence[BatchStatus] | None = None,
         collection_id: str | None = None,
-        type: str | None = None,
-        with_task: bool = False,
         limit: int = 100,
         offset: int = 0,
     ) -> tuple[list[Batch], int]:
@@ -87,10 +93,6 @@ class BatchRecords:
             query = query.where(_batches.c.status.in_(statuses))
         if collection_id is not None:
             query = query.where(cast(_batches.c.collection_ids, Text).contains(f'"{collection_id}"', autoescape=True))
-        if type is not None:
-            query = query.where(_batches.c.type == type)
-        if with_task:
-            query = query.where(_batches.c.task_id.is_not(None))
         rows, total = page(
             self._connection, query, order=[_batches.c.created_at.desc(), _batches.c.batch_id.desc()], limit=limit, offset=offset
         )
