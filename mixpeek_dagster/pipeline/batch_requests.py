@@ -115,7 +115,7 @@ def add_objects(warehouse: Warehouse, bucket: Bucket, batch_id: str, object_ids:
     """
     with warehouse.catalog.transaction() as records:
         now = warehouse.now()
-        records.batches.set(BatchId(batch_id), now=now)  # takes the row: two additions follow each other
+        records.batches.hold(batch_id)
         batch = records.batches.get(batch_id, namespace_id=bucket.namespace_id, bucket_id=bucket.bucket_id)
         if batch.status is not BatchStatus.DRAFT:
             raise WrongState(f"Batch {batch_id} is {batch.status}; objects can be added to a DRAFT only.")
@@ -142,6 +142,8 @@ def submit_batch(warehouse: Warehouse, batch: Batch, body: BatchSubmit, *, force
         check_url(body.webhook_url, allowed_hosts=warehouse.settings.allowed_hosts)
     with warehouse.catalog.transaction() as records:
         now = warehouse.now()
+        records.namespaces.hold(batch.namespace_id)  # of two batches with the same work, the second sees the first
+        records.batches.hold(batch.batch_id)
         current = records.batches.get(batch.batch_id, namespace_id=batch.namespace_id)
         if body.webhook_url is not None and current.status is BatchStatus.DRAFT:
             records.batches.set(batch.batch_id, now=now, webhook_url=body.webhook_url)
@@ -246,6 +248,7 @@ def delete_batch(warehouse: Warehouse, batch: Batch) -> None:
         WrongState: it is under way.
     """
     with warehouse.catalog.transaction() as records:
+        records.batches.hold(batch.batch_id)
         current = records.batches.get(batch.batch_id, namespace_id=batch.namespace_id)
         if current.status in (BatchStatus.QUEUED, BatchStatus.PROCESSING):
             raise WrongState(f"Batch {batch.batch_id} is {current.status}; cancel it before you delete it.")
