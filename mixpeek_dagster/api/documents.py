@@ -136,7 +136,7 @@ def list_batch(request: Request, body: KeyedQueries, warehouse: Opened, namespac
     answer_one = partial(_isolated, warehouse, namespace, presigner(request, warehouse))
     if len(body.queries) == 1:
         return JSONResponse({"results": [answer_one(body.queries[0])]})
-    return JSONResponse({"results": list(_pool().map(answer_one, body.queries))})
+    return JSONResponse({"results": list(_pool(warehouse.catalog.readers).map(answer_one, body.queries))})
 
 
 @router.post("/documents/batch-get", response_model=DocumentsFound)
@@ -243,6 +243,6 @@ def _isolated(warehouse: Warehouse, namespace: Namespace, presign: Presign, quer
 
 
 @cache
-def _pool() -> ThreadPoolExecutor:
+def _pool(readers: int) -> ThreadPoolExecutor:
     """Shared by all requests: a burst of them must not ask for more connections than the catalog has."""
-    return ThreadPoolExecutor(CONCURRENT, thread_name_prefix="list-batch")
+    return ThreadPoolExecutor(min(CONCURRENT, readers), thread_name_prefix="list-batch")

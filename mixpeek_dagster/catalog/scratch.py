@@ -3,7 +3,6 @@
 The catalog proper is only read by a plan. SQLite's temporary database is the standard library's way to spill to disk.
 """
 
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -26,6 +25,8 @@ class Scratch:
     """See the module. For one thread, and for one plan: close it, or leave its `with` block."""
 
     def __init__(self) -> None:
+        import sqlite3  # at its first use: `catalog.py` configures SQLite before
+
         self._db = sqlite3.connect("", isolation_level=None)  # "": a file without a name, deleted when it is closed
         self._db.executescript(_TABLES)
 

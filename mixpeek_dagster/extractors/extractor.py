@@ -94,7 +94,7 @@ class Extractor(Protocol):
     def fingerprint(self) -> str: ...
 
     def load(self) -> None:
-        """Have every model ready, fetching it if need be; a run calls it first, to fail before it takes work.
+        """Have every model ready, fetching it if need be; called beside the preparation of the first inputs.
 
         Raises:
             ModelError: a model cannot be had or does not fit.

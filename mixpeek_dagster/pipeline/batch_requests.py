@@ -272,7 +272,7 @@ def delete_documents(warehouse: Warehouse, batch: Batch) -> int:
         while True:
             with warehouse.catalog.transaction() as records:
                 found = records.documents.of_part(key, batch.collection_ids or (), after="", limit=_CHUNK)
-                removed += remove_documents(records, warehouse.index, [one.document_id for one in found], now=warehouse.now())
+                removed += remove_documents(records, warehouse, [one.document_id for one in found], now=warehouse.now())
             finish_removals(warehouse)
             if len(found) < _CHUNK:
                 break

@@ -58,7 +58,7 @@ def delete_bucket(warehouse: Warehouse, inputs: Mapping[str, Any]) -> dict[str, 
                 _forget(records, bucket)
                 break
             files = [key for one in records.objects.named(doomed).values() for key in managed_keys(one.blobs)]
-            documents += remove_objects(records, warehouse.index, doomed, now=warehouse.now())
+            documents += remove_objects(records, warehouse, doomed, now=warehouse.now())
             objects += len(doomed)
         finish_removals(warehouse)
         _delete_files(warehouse, files)

@@ -103,7 +103,7 @@ def delete_documents(
     with warehouse.catalog.transaction() as records:
         found = records.documents.named(document_ids, namespace_id=namespace_id)
         doomed = [one for one in found.values() if collection_id in (None, one.collection_id)]
-        remove_documents(records, warehouse.index, [one.document_id for one in doomed], now=now)
+        remove_documents(records, warehouse, [one.document_id for one in doomed], now=now)
         for document in doomed:
             _tell(records, "document.deleted", document, now=now)
     finish_removals(warehouse)
@@ -132,7 +132,7 @@ def delete_by_filter(warehouse: Warehouse, inputs: Mapping[str, Any]) -> dict[st
     deleted = 0
     for documents in _scan(warehouse, scope):
         with warehouse.catalog.transaction() as records:
-            remove_documents(records, warehouse.index, [one.document_id for one in documents], now=warehouse.now())
+            remove_documents(records, warehouse, [one.document_id for one in documents], now=warehouse.now())
         finish_removals(warehouse, collection=collection)
         deleted += len(documents)
     _told(warehouse, "documents.deleted.batch", collection, deleted)

@@ -94,7 +94,7 @@ def delete_collection(warehouse: Warehouse, collection: Collection, *, force: bo
         with warehouse.catalog.transaction() as records:
             order = records.listing.order("document_id", descending=False)
             doomed = [one.document_id for one in records.listing.page(scope, order, limit=_CHUNK)]
-            removed += remove_documents(records, warehouse.index, doomed, now=warehouse.now())
+            removed += remove_documents(records, warehouse, doomed, now=warehouse.now())
         finish_removals(warehouse)
         if not doomed:
             break

@@ -89,6 +89,7 @@ class _StepRun:
         self.space = space_of(collection)
         self.asked: set[str] = set()
         self.broken: dict[str, Exception] = {}
+        self.loading = False
         self.index_names = {vector.output: vector.index_name for vector in collection.vectors}
 
     def run(self, progress: Callable[[Step], None]) -> StepReport:
@@ -127,6 +128,11 @@ class _StepRun:
             if item.memo_key and item.memo_key not in known and item.memo_key not in self.asked:
                 self.asked.add(item.memo_key)  # the same content twice in one part is inferred once
                 to_infer.append(item)
+        if to_infer and not self.loading:
+            self.loading = True
+            pool.submit(
+                self.extractor.load
+            )  # beside the first window's preparation; what is wrong with a model, `infer` will say
         prepared = prepare(
             self.extractor, [item.contents for item in to_infer], threads=self.warehouse.settings.threads, stop=stop
         )
@@ -318,7 +324,7 @@ class _StepRun:
         replace = self.batch.dedup_strategy == "replace"
         stale = records.documents.stale(self.collection.collection_id, sources, by=by, replace=replace)
         if stale:
-            remove_documents(records, self.warehouse.index, stale, now=now)
+            remove_documents(records, self.warehouse, stale, now=now)
 
     # The vector index, where it is a projection
 

@@ -113,7 +113,7 @@ def _look(warehouse: Warehouse, sync_id: SyncId, news: News) -> Looked:
         intake.record(records, found.taken, generation=cursor.generation)
         doomed = [rows[key] for key in gone if key in rows] if sync.spec.reconcile.on_delete else []
         lost = [str(row[5]) for row in doomed if row[5]]
-        remove_objects(records, warehouse.index, [*found.taken.drifted_out, *lost], now=now)
+        remove_objects(records, warehouse, [*found.taken.drifted_out, *lost], now=now)
         records.syncs.remove_keys(sync_id, [row[0] for row in doomed])
         intake.fill_batches(records, found.taken.object_ids, settings=warehouse.settings, cursor=cursor, now=now)
         intake.close_batches(records, settings=warehouse.settings, now=now)

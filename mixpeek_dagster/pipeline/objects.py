@@ -228,7 +228,7 @@ def delete_objects(warehouse: Warehouse, bucket: Bucket, object_ids: Sequence[st
             for one in dict.fromkeys(object_ids)
         ]
         now = warehouse.now()
-        documents = remove_objects(records, warehouse.index, [one.object_id for one in doomed], now=now)
+        documents = remove_objects(records, warehouse, [one.object_id for one in doomed], now=now)
     finish_removals(warehouse)
     for one in doomed:
         for key in managed_keys(one.blobs):
@@ -259,7 +259,7 @@ def disable_objects(warehouse: Warehouse, bucket: Bucket, body: Disabling) -> in
         else:
             records.objects.disable(ids, state=body.lifecycle_state, reason=body.reason, source=body.source, now=now)
             documents = [one.document_id for one in records.documents.of_objects(ids)]
-            remove_documents(records, warehouse.index, documents, now=now)
+            remove_documents(records, warehouse, documents, now=now)
         tell_objects(records, "object.updated", own, now=now)
     finish_removals(warehouse)
     return len(own)

@@ -12,7 +12,7 @@ from mixpeek_dagster.models.documents import DocumentState
 from mixpeek_dagster.models.ids import CollectionId, DocumentId
 from mixpeek_dagster.pipeline.events import tell_objects
 from mixpeek_dagster.pipeline.warehouse import Warehouse
-from mixpeek_dagster.vectors.index import Space, VectorIndex
+from mixpeek_dagster.vectors.index import Space
 
 
 def space_of(collection: Collection) -> Space:
@@ -21,13 +21,13 @@ def space_of(collection: Collection) -> Space:
     return Space(namespace_id=collection.namespace_id, collection_id=collection.collection_id, outputs=outputs)
 
 
-def remove_objects(records: Records, index: VectorIndex, object_ids: Sequence[str], *, now: str) -> int:
+def remove_objects(records: Records, warehouse: Warehouse, object_ids: Sequence[str], *, now: str) -> int:
     """Delete objects with everything made from them, and tell; how many documents go. `finish_removals` has to follow the commit."""
     if not object_ids:
         return 0
     buckets = {stored.object_id: stored for stored in records.objects.named(object_ids).values()}
     documents = remove_documents(
-        records, index, [document.document_id for document in records.documents.of_objects(object_ids)], now=now
+        records, warehouse, [document.document_id for document in records.documents.of_objects(object_ids)], now=now
     )
     for bucket_id in {stored.bucket_id for stored in buckets.values()}:
         own = [stored for stored in buckets.values() if stored.bucket_id == bucket_id]
@@ -37,10 +37,12 @@ def remove_objects(records: Records, index: VectorIndex, object_ids: Sequence[st
     return documents
 
 
-def remove_documents(records: Records, index: VectorIndex, document_ids: Sequence[str], *, now: str) -> int:
+def remove_documents(records: Records, warehouse: Warehouse, document_ids: Sequence[str], *, now: str) -> int:
     """Delete documents and everything made from them in later tiers; how many go."""
+    if not document_ids:
+        return 0
     doomed: Mapping[CollectionId, Sequence[DocumentId]] = records.documents.with_descendants(document_ids)
-    if index.is_projection:
+    if warehouse.index.is_projection:
         records.documents.retire(doomed, now=now)
     else:
         records.documents.remove(doomed)

@@ -163,7 +163,7 @@ class _Pass:
                 first_seen = records.syncs.mark_seen(self.sync.sync_id, found.known, generation=before.generation)
                 is_idle = not first_seen and len(found.known) == len(found.entries)
             self.intake.record(records, found.taken, generation=before.generation)
-            remove_objects(records, self.warehouse.index, found.taken.drifted_out, now=now)
+            remove_objects(records, self.warehouse, found.taken.drifted_out, now=now)
             self.intake.fill_batches(records, found.taken.object_ids, settings=self.warehouse.settings, cursor=before, now=now)
             newly = [row[0] for row in found.absent if row[4] != KeyState.MISSING]
             records.syncs.set_key_state(self.sync.sync_id, newly, KeyState.MISSING)
@@ -219,7 +219,7 @@ class _Pass:
         back = [key.key for key, entry in zip(missing, there) if entry is not None]
         with self.warehouse.catalog.transaction() as records:
             now = self.warehouse.now()
-            remove_objects(records, self.warehouse.index, [key.object_id for key in gone if key.object_id], now=now)
+            remove_objects(records, self.warehouse, [key.object_id for key in gone if key.object_id], now=now)
             records.syncs.remove_keys(sync_id, [key.key for key in gone])
             records.syncs.found_again(sync_id, back)
             counters = self.cursor.counters.plus(deleted=len(gone), seconds=self._lap())

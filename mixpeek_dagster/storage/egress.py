@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import Collection
 from functools import cache
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 import urllib3
@@ -154,12 +155,14 @@ def open_pools(*, allowed_hosts: Collection[str] = (), verify: bool = True, conn
     class _CheckedTlsPool(HTTPSConnectionPool):
         ConnectionCls = _CheckedTlsConnection
 
+        def __init__(self, *given: Any, **named: Any) -> None:
+            super().__init__(*given, **named, ssl_context=_tls(verify=verify))
+
     pools = urllib3.PoolManager(
         num_pools=8,
         maxsize=connections,
         retries=False,
         timeout=Timeout(connect=CONNECT_S, read=READ_S),
-        ssl_context=_tls(verify=verify),
     )
     pools.pool_classes_by_scheme = {"http": _CheckedPool, "https": _CheckedTlsPool}
     return pools
@@ -167,7 +170,7 @@ def open_pools(*, allowed_hosts: Collection[str] = (), verify: bool = True, conn
 
 @cache
 def _tls(*, verify: bool) -> ssl.SSLContext:
-    context = ssl.create_default_context()  # reads the trusted roots: 20 ms, so once
+    context = ssl.create_default_context()  # reads the trusted roots: 20 ms and 2 MB, so once, and only for https
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -1,6 +1,8 @@
 """Documents, the features they share, and the running totals."""
 
 import random
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -12,6 +14,7 @@ from mixpeek_dagster.models.ids import CollectionId
 from mixpeek_dagster.models.namespaces import Namespace
 from mixpeek_dagster.models.objects import ObjectStatus
 from mixpeek_dagster.pipeline.removal import remove_objects
+from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.testing import FakeIndex
 from mixpeek_dagster.vectors.embedded import EmbeddedIndex
 from tests.catalog.worlds import collection, document, feature
@@ -171,6 +174,7 @@ def test_totals_stay_true_whatever_happens(catalog: Catalog, namespace: Namespac
         buckets = [make_bucket(records, namespace) for _ in range(2)]
         made = [collection(records, namespace, buckets[0]) for _ in range(2)]
     index = FakeIndex() if seed % 2 else EmbeddedIndex.__new__(EmbeddedIndex)
+    warehouse = cast(Warehouse, SimpleNamespace(index=index))  # all that removing asks of it
     objects: list[str] = []
     for turn in range(60):
         kind = chance.choice(["add", "put", "document", "upsert", "remove object", "remove document", "roll back"])
@@ -193,7 +197,7 @@ def test_totals_stay_true_whatever_happens(catalog: Catalog, namespace: Namespac
                     records.documents.put(which.collection_id, [document(which, name, **values) for name in names])
                 elif kind == "remove object" and objects:
                     doomed = [objects.pop(chance.randrange(len(objects))), "obj_gone"]
-                    remove_objects(records, index, doomed, now=NOW)
+                    remove_objects(records, warehouse, doomed, now=NOW)
                 elif kind == "remove document":
                     which = chance.choice(made)
                     name = f"doc_{made.index(which)}_{chance.randrange(30)}"

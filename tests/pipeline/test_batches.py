@@ -136,7 +136,7 @@ def test_a_batch_whose_objects_are_all_gone_completes_with_nothing(library: Libr
     ids = library.add_objects(texts(2))
     batch = library.submit(ids)
     with library.warehouse.catalog.transaction() as records:
-        remove_objects(records, library.warehouse.index, ids, now=NOW)
+        remove_objects(records, library.warehouse, ids, now=NOW)
     (report,) = library.run()
     assert (report.step.inputs, report.step.skipped, report.step.documents) == (2, 2, 0)
     assert library.batch(batch).status is BatchStatus.COMPLETED

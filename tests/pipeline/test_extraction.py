@@ -391,7 +391,7 @@ def test_a_crash_in_the_middle_of_a_removal_is_healed_by_reconciling(projected: 
     projected.submit(ids)
     projected.run()
     with projected.warehouse.catalog.transaction() as records:
-        remove_objects(records, projected.warehouse.index, ["a"], now=NOW)
+        remove_objects(records, projected.warehouse, ["a"], now=NOW)
     assert len(projected.documents()) == 1, "hidden at once"
     assert len(FakeIndex.points[projected.passages.collection_id]) == 2
     assert reconcile(projected.warehouse, lambda _: RunState.ALIVE).removed == 1
