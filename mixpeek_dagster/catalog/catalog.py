@@ -45,6 +45,7 @@ SQLITE_PRAGMAS = (
     "synchronous=NORMAL",
     "busy_timeout=60000",
     "foreign_keys=ON",
+    "cache_size=-1024",  # KiB a connection: the operating system caches the file
     "temp_store=MEMORY",
     "wal_autocheckpoint=8000",  # pages of 4 KiB; a batch writes the same ones again and again, which are then copied once
 )

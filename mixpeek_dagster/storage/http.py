@@ -159,22 +159,27 @@ def read_all(response: BaseHTTPResponse, *, limit: int = LONGEST_ERROR_BODY) -> 
 class Body(io.RawIOBase):
     """A response's body as a file, whose failures are our errors."""
 
-    def __init__(self, response: BaseHTTPResponse, *, host: str) -> None:
+    def __init__(self, response: BaseHTTPResponse, *, host: str, as_it_comes: bool) -> None:
         self._response = response
+        self._read = response.read1 if as_it_comes else response.read
         self._host = host
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: object) -> int:
-        view = memoryview(cast(bytearray, buffer))
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size < 0:
+            return self.readall()
         try:
-            # read1: hand on what has come, so that the caller's deadline is looked at between a slow server's bytes.
-            chunk = self._response.read1(len(view))
+            return self._read(size)
         except ProtocolError as error:
             raise ProviderDown(f"{self._host} broke a download off before its end.") from error
         except HTTPError as error:
             raise translate(error, self._host) from error
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(cast(bytearray, buffer))
+        chunk = self.read(len(view))
         view[: len(chunk)] = chunk
         return len(chunk)
 
@@ -186,6 +191,9 @@ class Body(io.RawIOBase):
         super().close()
 
 
-def body_stream(response: BaseHTTPResponse, *, host: str) -> BinaryIO:
-    """The body of a response to read once, buffered; closing it gives the connection up."""
-    return cast(BinaryIO, io.BufferedReader(Body(response, host=host), buffer_size=256 * 1024))
+def body_stream(response: BaseHTTPResponse, *, host: str, as_it_comes: bool = False) -> BinaryIO:
+    """The body of a response to read once; closing it gives the connection up.
+
+    With `as_it_comes` a read hands on what is there, so that a caller may look at its deadline between a slow server's bytes.
+    """
+    return cast(BinaryIO, Body(response, host=host, as_it_comes=as_it_comes))

@@ -11,13 +11,16 @@ from datetime import datetime
 from functools import lru_cache, partial
 from hashlib import sha256
 from itertools import repeat
+from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
-from xml.etree.ElementTree import Element
 
 from mixpeek_dagster.errors import BadListing
 from mixpeek_dagster.storage.content_types import guess_content_type
 from mixpeek_dagster.storage.provider import Entry, Page
 from mixpeek_dagster.storage.xml_answers import parse_xml, read_whole
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
 
 START, STOP = b"<Contents>", b"</Contents>"
 _TAG = re.compile(rb"<(/?[A-Za-z0-9]+)>")
@@ -51,7 +54,7 @@ def parse_page(chunks: Iterable[bytes], *, what: str, known: bytes = b"") -> Pag
 class _Frame:
     """What an answer says besides its entries."""
 
-    def __init__(self, root: Element) -> None:
+    def __init__(self, root: "Element") -> None:
         name = root.tag.rpartition("}")[2]
         if name != "ListBucketResult":
             raise ValueError(f"is a <{name[:40]}>, not a <ListBucketResult>")
@@ -66,12 +69,12 @@ class _Frame:
         self.is_encoded = (root.findtext(f"{namespace}EncodingType") or "").strip() == "url"
 
 
-def _page(root: Element) -> Page:
+def _page(root: "Element") -> Page:
     frame = _Frame(root)
     return Page(_entries(root, frame), frame.token)
 
 
-def _entries(root: Element, frame: _Frame) -> list[Entry]:
+def _entries(root: "Element", frame: _Frame) -> list[Entry]:
     key, size, etag, modified, storage = (
         f"{frame.namespace}{name}" for name in ("Key", "Size", "ETag", "LastModified", "StorageClass")
     )

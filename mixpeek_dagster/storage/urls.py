@@ -82,7 +82,9 @@ def fetch_url(
         size = int(response.headers["Content-Length"]) if response.headers.get("Content-Length", "").isdigit() else None
         if size is not None and size > limits.max_bytes:
             raise UrlRefused(f"The file at {host} has {size} bytes, more than the {limits.max_bytes} allowed.")
-        raw = _Limited(body_stream(response, host=host), host=host, max_bytes=limits.max_bytes, deadline=deadline)
+        raw = _Limited(
+            body_stream(response, host=host, as_it_comes=True), host=host, max_bytes=limits.max_bytes, deadline=deadline
+        )
         content_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         yield Fetched(
             stream=cast(BinaryIO, io.BufferedReader(raw, buffer_size=256 * 1024)),
@@ -145,7 +147,7 @@ class _Limited(io.RawIOBase):
         if time.monotonic() > self._deadline:
             raise ProviderDown(f"The download from {self._host} takes too long.")
         view = memoryview(cast(bytearray, buffer))
-        chunk = cast(io.BufferedReader, self._stream).read1(min(len(view), 256 * 1024))
+        chunk = self._stream.read(min(len(view), 256 * 1024))
         self._left -= len(chunk)
         if self._left < 0:
             raise UrlRefused(f"The file at {self._host} is larger than allowed.")

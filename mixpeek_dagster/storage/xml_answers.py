@@ -1,7 +1,10 @@
 """Read XML answers of servers that are not trusted: whole, of bounded size, and without document types (entity bombs)."""
 
 from collections.abc import Iterable
-from xml.etree.ElementTree import Element, ParseError, XMLParser
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
 
 LARGEST = 64 * 1024 * 1024
 DOCTYPE = b"<!DOCTYPE"
@@ -18,12 +21,14 @@ def read_whole(chunks: Iterable[bytes]) -> bytes:
     return b"".join(parts)
 
 
-def parse_xml(chunks: Iterable[bytes]) -> Element:
+def parse_xml(chunks: Iterable[bytes]) -> "Element":
     """The root of a document. Memory holds the whole of it.
 
     Raises:
         ValueError: it is cut short, not XML, declares a document type, or is too large; the text completes "the answer …".
     """
+    from xml.etree.ElementTree import ParseError, XMLParser
+
     document = read_whole(chunks)
     if DOCTYPE in document:
         raise ValueError("declares a document type")
