@@ -9,6 +9,7 @@ from mixpeek_dagster.api.paging import Pagination
 from mixpeek_dagster.api.tasks import TaskAnswer
 from mixpeek_dagster.catalog import Records
 from mixpeek_dagster.models.batches import Batch, BatchStatus, Failure, PartStatus, Step
+from mixpeek_dagster.models.tasks import BATCH_TASKS
 
 MAX_OBJECT_IDS = 10_000
 _LIFECYCLE = {
@@ -184,7 +185,7 @@ def task_of(batch: Batch, **more: Any) -> TaskAnswer:
     done = {"documents_written": batch.documents_written, "failed_object_count": batch.failed_count}
     return TaskAnswer(
         task_id=batch.task_id or "",
-        task_type="api_buckets_batches_process" if batch.type == "BUCKET" else "api_collections_trigger",
+        task_type=BATCH_TASKS[batch.type],
         status=batch.status,
         inputs=[about],
         outputs=[done] if batch.status.is_terminal else [],

@@ -40,11 +40,12 @@ Status = Literal[
     "SUSPENDED",
     "DEACTIVATED",
 ]
-_MEANT: dict[str, list[BatchStatus]] = {
+MEANT: dict[str, list[BatchStatus]] = {
     **{status.value: [status] for status in BatchStatus},
     "PENDING": [BatchStatus.QUEUED],
     "IN_PROGRESS": [BatchStatus.PROCESSING],
 }
+"""The statuses of batches that a client means by a word; words that are not here mean none."""
 
 
 class BatchListBody(Lenient):
@@ -275,7 +276,7 @@ def _list(warehouse: Warehouse, namespace_id: NamespaceId, bucket_id: BucketId |
         found, total = records.batches.page(
             namespace_id=namespace_id,
             bucket_id=bucket_id,
-            statuses=None if body.status is None else _MEANT.get(body.status, []),
+            statuses=None if body.status is None else MEANT.get(body.status, []),
             collection_id=body.collection_id,
             limit=paging.limit,
             offset=paging.offset,

@@ -14,6 +14,8 @@ from starlette.exceptions import HTTPException
 from mixpeek_dagster.errors import MixpeekError, ProviderError, TooManyRequests
 
 logger = logging.getLogger("mixpeek_dagster.api")
+LONGEST, MOST = 2000, 100
+"""Characters of a message, and faults of a request: some name what the request holds, and that may be much."""
 
 _BY_STATUS: Mapping[int, tuple[str, str]] = {
     400: ("BadRequestError", "bad_request"),
@@ -52,7 +54,7 @@ DECLARED: dict[int | str, dict[str, Any]] = {
 
 def envelope(status: int, message: str, *, type: str, code: str | None, details: Mapping[str, Any] | None = None) -> JSONResponse:
     """An error answer, with `Retry-After` where the details name a delay."""
-    error = ErrorDetail(message=message, type=type, code=code, details=dict(details or {}))
+    error = ErrorDetail(message=_short(message, LONGEST), type=type, code=code, details=dict(details or {}))
     headers = {}
     if error.details.get("retry_after_seconds") is not None:
         headers["Retry-After"] = str(max(1, round(error.details["retry_after_seconds"])))
@@ -75,7 +77,7 @@ def error_response(error: Exception) -> JSONResponse:
         faults = validation_errors(error)
         first = f"{'.'.join(map(str, faults[0]['location']))}: {faults[0]['message']}" if faults else "The request does not fit."
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-        return envelope(422, first + more, type="ValidationError", code="invalid", details={"validation_errors": faults[:100]})
+        return envelope(422, first + more, type="ValidationError", code="invalid", details={"validation_errors": faults[:MOST]})
     if isinstance(error, HTTPException):
         type_, code = _BY_STATUS.get(error.status_code, ("HTTPError", f"http_{error.status_code}"))
         return envelope(error.status_code, str(error.detail), type=type_, code=code)
@@ -90,16 +92,26 @@ def error_response(error: Exception) -> JSONResponse:
 def validation_errors(error: RequestValidationError | ValidationError) -> list[dict[str, Any]]:
     """Pydantic's errors as the API lists them: never the value, which may be a secret."""
     return [
-        {"type": str(one["type"]), "location": [str(part) for part in one["loc"]], "message": str(one["msg"])[:500]}
+        {
+            "type": str(one["type"]),
+            "location": [_short(str(part), 200) for part in one["loc"]],
+            "message": _short(str(one["msg"]), 500),
+        }
         for one in error.errors()
     ]
 
 
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def _with_location(error: MixpeekError) -> dict[str, Any]:
     """A 422 of ours lists itself like pydantic's do, so that clients read one place."""
-    if error.status != 422 or "validation_errors" in error.details:
+    if error.status != 422:
         return error.details
-    own = [{"type": error.code, "location": ["body"], "message": error.message}]
+    if "validation_errors" in error.details:
+        return {**error.details, "validation_errors": error.details["validation_errors"][:MOST]}
+    own = [{"type": error.code, "location": ["body"], "message": _short(error.message, LONGEST)}]
     return {**error.details, "validation_errors": own}
 
 

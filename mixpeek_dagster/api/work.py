@@ -6,13 +6,14 @@ from fastapi import Body, Path
 from pydantic import BaseModel, Field
 
 from mixpeek_dagster.api.batch_answers import task_of
-from mixpeek_dagster.api.batches import Status
+from mixpeek_dagster.api.batches import MEANT, Status
 from mixpeek_dagster.api.deps import By, InNamespace, Opened
 from mixpeek_dagster.api.documents import Deleted
 from mixpeek_dagster.api.paging import Asked, PageBody, Pagination, Paging, pagination
 from mixpeek_dagster.api.routes import new_router
 from mixpeek_dagster.api.tasks import TaskAnswer, task_answer
-from mixpeek_dagster.errors import Forbidden, Invalid, NotFound, WrongState
+from mixpeek_dagster.catalog.lists import Listing
+from mixpeek_dagster.errors import Forbidden, NotFound, WrongState
 from mixpeek_dagster.models.batches import Batch, BatchStatus
 from mixpeek_dagster.models.ids import NamespaceId
 from mixpeek_dagster.models.tasks import Task, TaskStatus
@@ -21,12 +22,10 @@ from mixpeek_dagster.pipeline.warehouse import Warehouse
 
 router = new_router("tasks")
 TaskPath = Annotated[str, Path(min_length=1, max_length=255, description="Task id")]
-_BATCH_TYPES = {"api_buckets_batches_process": "BUCKET", "api_collections_trigger": "COLLECTION"}
-_MEANT: dict[str, list[BatchStatus]] = {"PENDING": [BatchStatus.QUEUED], "IN_PROGRESS": [BatchStatus.PROCESSING]}
 
 
 class TaskPageBody(PageBody):
-    """Which tasks."""
+    """Which tasks. Filters, search and sorting see them as they are answered: `additional_data.batch_id`, `inputs.reason` …"""
 
     status: Status | None = None
     task_type: str | None = Field(default=None, max_length=100)
@@ -55,34 +54,24 @@ def get(task_id: TaskPath, warehouse: Opened, namespace: InNamespace) -> TaskAns
 def list_by_body(
     warehouse: Opened, namespace: InNamespace, asked: Asked, body: Annotated[TaskPageBody | None, Body()] = None
 ) -> TaskList:
-    """List tasks, those of batches among them."""
+    """List tasks, those of batches among them, the newest first unless sorted."""
     body = body or TaskPageBody()
-    if body.filters or body.sorting or body.search:
-        raise Invalid("Tasks are listed by `status` and `task_type`, the newest first: they take no filters, sort or search.")
     paging = Paging.of(asked, body)
-    until = paging.offset + paging.limit
-    statuses = None if body.status is None else _MEANT.get(body.status, [one for one in BatchStatus if one == body.status])
+    listing = Listing(
+        filter=body.parsed_filters(),
+        search=body.search,
+        sort=[(one.field, one.direction == "desc") for one in body.sorting],
+        limit=paging.limit,
+        offset=paging.offset,
+    )
+    meant = None if body.status is None else MEANT.get(body.status, [])
     with warehouse.catalog.reading() as records:
-        found: list[Task | Batch] = []
-        total = 0
-        if body.task_type not in _BATCH_TYPES:
-            plain = None if body.status is None else [body.status]
-            tasks, total = records.tasks.page(
-                namespace.namespace_id, statuses=plain, task_type=body.task_type, limit=until, offset=0
-            )
-            found += tasks
-        if body.task_type is None or body.task_type in _BATCH_TYPES:
-            batches, more = records.batches.page(
-                namespace_id=namespace.namespace_id,
-                statuses=statuses,
-                type=_BATCH_TYPES.get(body.task_type or ""),
-                with_task=True,
-                limit=until,
-            )
-            found += batches
-            total += more
-    found.sort(key=lambda one: one.created_at, reverse=True)
-    page = [task_of(one) if isinstance(one, Batch) else task_answer(one) for one in found[paging.offset : until]]
+        listed, total = records.tasks.page(
+            namespace.namespace_id, listing, status=body.status, batch_statuses=meant, task_type=body.task_type
+        )
+        tasks = records.tasks.named([one.task_id for one in listed if one.batch_id is None])
+        batches = records.batches.named([one.batch_id for one in listed if one.batch_id is not None])
+    page = [task_answer(tasks[one.task_id]) if one.batch_id is None else task_of(batches[one.batch_id]) for one in listed]
     return TaskList(results=page, pagination=pagination(paging, total=total, returned=len(page)))
 
 

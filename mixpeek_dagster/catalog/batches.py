@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, Text, cast, delete, func, insert, select, update
 
 from mixpeek_dagster.catalog import tables
-from mixpeek_dagster.catalog.rows import chunks, page
+from mixpeek_dagster.catalog.rows import chunks, hold, page
 from mixpeek_dagster.errors import NotFound, WrongState
 from mixpeek_dagster.models.batches import Batch, BatchPart, BatchStatus, Failure, PartStatus, Step, step
 from mixpeek_dagster.models.documents import DocumentState
@@ -55,6 +55,14 @@ class BatchRecords:
             raise NotFound(f"No batch {batch_id!r}.")
         return _batch(row)
 
+    def named(self, batch_ids: Iterable[BatchId]) -> dict[BatchId, Batch]:
+        """The batches with these ids that exist, by id."""
+        found = {}
+        for chunk in chunks(list(batch_ids)):
+            for row in self._connection.execute(select(_batches).where(_batches.c.batch_id.in_(chunk))):
+                found[BatchId(row.batch_id)] = _batch(row)
+        return found
+
     def by_task(self, task_id: str, *, namespace_id: NamespaceId) -> Batch | None:
         """The batch that answers for a task."""
         query = select(_batches).where(_batches.c.task_id == task_id, _batches.c.namespace_id == namespace_id)
@@ -72,8 +80,6 @@ class BatchRecords:
         bucket_id: BucketId | None = None,
         statuses: Sequence[BatchStatus] | None = None,
         collection_id: str | None = None,
-        type: str | None = None,
-        with_task: bool = False,
         limit: int = 100,
         offset: int = 0,
     ) -> tuple[list[Batch], int]:
@@ -87,10 +93,6 @@ class BatchRecords:
             query = query.where(_batches.c.status.in_(statuses))
         if collection_id is not None:
             query = query.where(cast(_batches.c.collection_ids, Text).contains(f'"{collection_id}"', autoescape=True))
-        if type is not None:
-            query = query.where(_batches.c.type == type)
-        if with_task:
-            query = query.where(_batches.c.task_id.is_not(None))
         rows, total = page(
             self._connection, query, order=[_batches.c.created_at.desc(), _batches.c.batch_id.desc()], limit=limit, offset=offset
         )
@@ -138,11 +140,11 @@ class BatchRecords:
         if to in (BatchStatus.COMPLETED, BatchStatus.FAILED, BatchStatus.CANCELED):
             values.setdefault("completed_at", now)
         changed = values | {"status": status, "updated_at": now}
-        done = self._connection.execute(
-            update(_batches).where(_batches.c.batch_id == batch.batch_id, _batches.c.status == batch.status).values(changed)
-        )
-        if done.rowcount != 1:
-            raise WrongState(f"Batch {batch.batch_id} was moved by another request at the same time; read it again.")
+        where = [_batches.c.batch_id == batch.batch_id, _batches.c.status == batch.status]
+        if to is BatchStatus.QUEUED:  # with all its items
+            where.append(_batches.c.item_count == batch.item_count)
+        if self._connection.execute(update(_batches).where(*where).values(changed)).rowcount != 1:
+            raise _changed_meanwhile(batch.batch_id)
         return batch.model_copy(update=changed)
 
     def start(self, batch_id: BatchId, *, now: str) -> bool:
@@ -151,10 +153,9 @@ class BatchRecords:
         where = [_batches.c.batch_id == batch_id, _batches.c.status == BatchStatus.QUEUED]
         return self._connection.execute(update(_batches).where(*where).values(changed)).rowcount == 1
 
-    def hold(self, batch_id: BatchId, *, now: str) -> None:
-        """Keep other transactions from settling the batch until this one is through: of the two that end its last parts, the
-        second must see what the first did."""
-        self._connection.execute(update(_batches).where(_batches.c.batch_id == batch_id).values(updated_at=now))
+    def hold(self, batch_id: str) -> None:
+        """Keep other transactions from changing it until this one ends: of the two that end its last parts, the second sees both."""
+        hold(self._connection, _batches.c.batch_id, batch_id)
 
     def set(self, batch_id: BatchId, *, now: str, **values: Any) -> None:
         self._connection.execute(update(_batches).where(_batches.c.batch_id == batch_id).values(updated_at=now, **values))
@@ -165,15 +166,22 @@ class BatchRecords:
     # Items
 
     def append_items(self, batch: Batch, item_ids: Sequence[str], *, now: str) -> Batch:
-        """Add items at the end of a DRAFT batch."""
+        """Add items at the end of a DRAFT batch.
+
+        Raises:
+            WrongState: another process submitted or filled it first.
+        """
+        mine = (_batches.c.batch_id == batch.batch_id, _batches.c.status == BatchStatus.DRAFT)
+        count = batch.item_count + len(item_ids)
+        grown = update(_batches).where(*mine, _batches.c.item_count == batch.item_count)
+        if self._connection.execute(grown.values(item_count=count, updated_at=now)).rowcount != 1:
+            raise _changed_meanwhile(batch.batch_id)
         rows = [
             {"batch_id": batch.batch_id, "position": position, "item_id": item}
             for position, item in enumerate(item_ids, batch.item_count)
         ]
         if rows:
             self._connection.execute(insert(_items), rows)
-        count = batch.item_count + len(rows)
-        self.set(batch.batch_id, now=now, item_count=count)
         return batch.model_copy(update={"item_count": count})
 
     def items(self, batch_id: BatchId, *, start: int = 0, stop: int | None = None) -> list[tuple[int, str]]:
@@ -302,12 +310,6 @@ class BatchRecords:
             update(_steps).where(*where).values(one.model_dump(mode="json", exclude={"batch_id", "part", "collection_id"}))
         )
 
-    def reset_steps(self, batch_id: BatchId, *, from_tier: int = 0) -> None:
-        """Make the steps run again from the start, as a resubmission wants it."""
-        zero = dict.fromkeys(["inputs", "documents", "failed", "inferred", "reused", "skipped", "seconds"], 0)
-        fresh: dict[str, Any] = {**zero, "status": PartStatus.QUEUED, "after": "", "started_at": None, "completed_at": None}
-        self._connection.execute(update(_steps).where(_steps.c.batch_id == batch_id, _steps.c.tier >= from_tier).values(fresh))
-
     def totals(self, batch_id: BatchId) -> Mapping[str, int]:
         """Sums over all steps: inputs, documents, failed, inferred, reused, skipped."""
         names = ["inputs", "documents", "failed", "inferred", "reused", "skipped"]
@@ -320,10 +322,8 @@ class BatchRecords:
     def backlog(self, sync_id: SyncId) -> int:
         """Objects of a sync in batches that have not ended."""
         open_ = [status for status in BatchStatus if not status.is_terminal]
-        query = select(func.coalesce(func.sum(_batches.c.item_count), 0))
-        return int(
-            self._connection.execute(query.where(_batches.c.sync_id == sync_id, _batches.c.status.in_(open_))).scalar_one()
-        )
+        query = select(func.coalesce(func.sum(_batches.c.item_count), 0)).where(_batches.c.sync_id == sync_id)
+        return int(self._connection.execute(query.where(_batches.c.status.in_(open_))).scalar_one())
 
     def speeds(self, namespace_id: NamespaceId) -> Mapping[CollectionId, Mapping[str, float]]:
         """By collection, what its steps have done so far: inputs, documents, inferred, and seconds of work."""
@@ -381,6 +381,10 @@ class BatchRecords:
         """How many different items failed in some collection."""
         query = select(func.count(func.distinct(func.coalesce(_failures.c.object_id, _failures.c.item_id))))
         return self._connection.execute(query.where(_failures.c.batch_id == batch_id)).scalar_one()
+
+
+def _changed_meanwhile(batch_id: BatchId) -> WrongState:
+    return WrongState(f"Batch {batch_id} was changed by another request at the same time; read it again.")
 
 
 def _is(part: BatchPart) -> list[Any]:

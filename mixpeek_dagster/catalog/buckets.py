@@ -6,7 +6,7 @@ from sqlalchemy import Connection as Database
 from sqlalchemy import Row, delete, func, select, update
 
 from mixpeek_dagster.catalog import request_tables, tables
-from mixpeek_dagster.catalog.rows import find, insert_unique, page, update_unique
+from mixpeek_dagster.catalog.rows import find, hold, insert_unique, page, update_unique
 from mixpeek_dagster.errors import NotFound
 from mixpeek_dagster.models.buckets import Bucket
 from mixpeek_dagster.models.ids import BucketId, NamespaceId
@@ -20,6 +20,10 @@ class BucketRecords:
 
     def add(self, bucket: Bucket) -> None:
         insert_unique(self._connection, _table, _row(bucket), taken=_taken(bucket))
+
+    def hold(self, bucket_id: BucketId) -> None:
+        """Keep other transactions from changing it until this one ends."""
+        hold(self._connection, _table.c.bucket_id, bucket_id)
 
     def get(self, identifier: str, *, namespace_id: NamespaceId) -> Bucket:
         """By id or name inside a namespace.

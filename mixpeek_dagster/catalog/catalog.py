@@ -38,7 +38,7 @@ from mixpeek_dagster.catalog.tasks import TaskRecords
 from mixpeek_dagster.catalog.turns import Turns
 from mixpeek_dagster.catalog.uploads import UploadRecords
 from mixpeek_dagster.catalog.webhooks import WebhookRecords
-from mixpeek_dagster.errors import CatalogError
+from mixpeek_dagster.errors import AlreadyExists, CatalogError, NotFound
 
 SQLITE_PRAGMAS = (
     "journal_mode=WAL",
@@ -135,6 +135,7 @@ class Catalog:
     """A catalog at a SQLAlchemy URL, migrated to this version's tables when it is opened.
 
     Raises:
+        NotFound, AlreadyExists: another process deleted, or wrote, what a row refers to or repeats.
         CatalogError: it cannot be opened, or a statement failed for a reason outside the caller's data (disk full, lock not
             granted, server gone). The transaction was rolled back; nothing of it is recorded.
     """
@@ -210,7 +211,14 @@ _dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 def _as_catalog_error(url: str) -> Iterator[None]:
     try:
         yield
-    except IntegrityError:
+    except IntegrityError as error:
+        reason = str(error.orig).lower()
+        if "foreign key" in reason:
+            raise NotFound(
+                "What this belongs to was deleted by another request at the same time; nothing was written."
+            ) from error
+        if "unique" in reason:
+            raise AlreadyExists("Another request wrote the same at the same time; nothing was written. Repeat it.") from error
         raise
     except PoolTimeout as error:
         raise CatalogError(

@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, func, select, update
 
 from mixpeek_dagster.catalog import tables
-from mixpeek_dagster.catalog.rows import find, insert_unique, page, update_unique
+from mixpeek_dagster.catalog.rows import find, hold, insert_unique, page, update_unique
 from mixpeek_dagster.errors import NotFound
 from mixpeek_dagster.models.collections import Collection
 from mixpeek_dagster.models.ids import CollectionId, NamespaceId
@@ -20,6 +20,10 @@ class CollectionRecords:
     def add(self, collection: Collection) -> None:
         taken = f"Collection name {collection.collection_name!r} is taken in this namespace; choose another."
         insert_unique(self._connection, _table, _row(collection), taken=taken)
+
+    def hold(self, collection_id: CollectionId) -> None:
+        """Keep other transactions from changing it until this one ends."""
+        hold(self._connection, _table.c.collection_id, collection_id)
 
     def get(self, identifier: str, *, namespace_id: NamespaceId) -> Collection:
         """By id or name inside a namespace.

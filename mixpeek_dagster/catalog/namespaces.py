@@ -6,7 +6,7 @@ from sqlalchemy import Connection, Row, delete, func, select, update
 
 from mixpeek_dagster.catalog import tables
 from mixpeek_dagster.catalog.payload_indexes import ensure_payload_indexes
-from mixpeek_dagster.catalog.rows import find, insert_unique, page, update_unique
+from mixpeek_dagster.catalog.rows import find, hold, insert_unique, page, update_unique
 from mixpeek_dagster.errors import NotFound
 from mixpeek_dagster.models.ids import NamespaceId
 from mixpeek_dagster.models.namespaces import Namespace
@@ -22,6 +22,10 @@ class NamespaceRecords:
         insert_unique(self._connection, _table, _row(namespace), taken=_taken(namespace))
         if namespace.payload_indexes:
             ensure_payload_indexes(self._connection, namespace.namespace_id, namespace.payload_indexes)
+
+    def hold(self, namespace_id: NamespaceId) -> None:
+        """Keep other transactions from changing it until this one ends."""
+        hold(self._connection, _table.c.namespace_id, namespace_id)
 
     def get(self, identifier: str) -> Namespace:
         """By id or name.

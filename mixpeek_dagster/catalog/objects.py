@@ -10,7 +10,7 @@ from mixpeek_dagster.catalog import request_tables, tables
 from mixpeek_dagster.catalog.groups import aggregate, group_expression
 from mixpeek_dagster.catalog.lists import Listing, ordering, predicate
 from mixpeek_dagster.catalog.operands import Dialect, Sql
-from mixpeek_dagster.catalog.rows import chunks, insert_unique, page
+from mixpeek_dagster.catalog.rows import chunks, hold, insert_unique, page
 from mixpeek_dagster.errors import NotFound
 from mixpeek_dagster.models.documents import DocumentState
 from mixpeek_dagster.models.filters import Filter
@@ -45,6 +45,10 @@ class ObjectRecords:
             self._connection.execute(
                 statement, [{name: row[name] for name in changeable} | {"_id": row["object_id"]} for row in rows]
             )
+
+    def hold(self, object_id: str) -> None:
+        """Keep other transactions from changing it until this one ends."""
+        hold(self._connection, _table.c.object_id, object_id)
 
     def get(self, object_id: str, *, namespace_id: NamespaceId, bucket_id: BucketId | None = None) -> StoredObject:
         """By id inside a namespace (and bucket).

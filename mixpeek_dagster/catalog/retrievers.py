@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, select, update
 
 from mixpeek_dagster.catalog.request_tables import retrievers as _table
-from mixpeek_dagster.catalog.rows import find, insert_unique, update_unique
+from mixpeek_dagster.catalog.rows import find, hold, insert_unique, update_unique
 from mixpeek_dagster.errors import NotFound
 from mixpeek_dagster.models.ids import NamespaceId
 from mixpeek_dagster.models.retrievers import Retriever
@@ -25,6 +25,10 @@ class RetrieverRecords:
         """Raises AlreadyExists for a name that another retriever has."""
         changed = update(_table).where(_table.c.retriever_id == retriever.retriever_id).values(_row(retriever))
         update_unique(self._connection, changed, taken=_taken(retriever))
+
+    def hold(self, retriever_id: str) -> None:
+        """Keep other transactions from changing it until this one ends."""
+        hold(self._connection, _table.c.retriever_id, retriever_id)
 
     def get(self, identifier: str, *, namespace_id: NamespaceId) -> Retriever:
         """By id or name inside a namespace.

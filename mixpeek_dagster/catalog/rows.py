@@ -25,6 +25,14 @@ def find(
     return found[0] if found else None
 
 
+def hold(connection: Connection, column: Column[Any], id: str) -> None:
+    """Keep other transactions from changing a row until this one ends; who wants to hold it too waits, and then reads what is
+    written here. SQLite lets one writer in at a time anyway.
+    """
+    # Not a stronger lock: rows that refer to this one may still be added.
+    connection.execute(select(column).where(column == id).with_for_update(key_share=True))
+
+
 def insert_unique(connection: Connection, table: Table, values: Mapping[str, Any], *, taken: str) -> None:
     """Insert one row.
 

@@ -12,7 +12,7 @@ from sqlalchemy import Row, and_, case, delete, func, insert, or_, select, updat
 
 from mixpeek_dagster.catalog import request_tables, tables
 from mixpeek_dagster.catalog.listed_pages import ListedPageRecords
-from mixpeek_dagster.catalog.rows import chunks, find, insert_unique, page, update_unique
+from mixpeek_dagster.catalog.rows import chunks, find, hold, insert_unique, page, update_unique
 from mixpeek_dagster.errors import NotFound, Transient
 from mixpeek_dagster.models.ids import BucketId, ConnectionId, NamespaceId, SyncId, SyncJobId
 from mixpeek_dagster.models.syncs import Connection, Counters, Sync, SyncStatus
@@ -80,11 +80,6 @@ class SyncRecords:
             raise NotFound(f"No connection {identifier!r}.")
         return _connection(row), row.secrets
 
-    def set_connection(self, connection_id: ConnectionId, *, body: dict[str, Any], secrets: str | None, now: str) -> None:
-        """Replace how a provider is reached."""
-        changed = {"body": body, "secrets": secrets, "updated_at": now}
-        self._connection.execute(update(_connections).where(_connections.c.connection_id == connection_id).values(changed))
-
     def connections(self) -> list[Connection]:
         """Every connection that somebody named, oldest first; those given inline with a sync belong to it."""
         return [one for one in self.all_connections() if one.name != one.connection_id]
@@ -113,6 +108,10 @@ class SyncRecords:
 
     def add(self, sync: Sync) -> None:
         self._connection.execute(insert(_syncs), sync.model_dump(mode="json"))
+
+    def hold(self, sync_id: SyncId) -> None:
+        """Keep other transactions from changing it until this one ends."""
+        hold(self._connection, _syncs.c.sync_id, sync_id)
 
     def get(self, sync_id: str, *, namespace_id: NamespaceId | None = None, bucket_id: BucketId | None = None) -> Sync:
         """By id.

@@ -7,6 +7,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, or_, select, updat
 
 from mixpeek_dagster.catalog import request_tables
 from mixpeek_dagster.catalog.lists import Listing, ordering, predicate
+from mixpeek_dagster.catalog.rows import hold
 from mixpeek_dagster.errors import NotFound
 from mixpeek_dagster.models.ids import BucketId, NamespaceId, UploadId
 from mixpeek_dagster.models.uploads import Upload, UploadStatus
@@ -30,6 +31,10 @@ class UploadRecords:
 
     def put(self, upload: Upload) -> None:
         self._connection.execute(update(_table).where(_table.c.upload_id == upload.upload_id).values(_row(upload)))
+
+    def hold(self, upload_id: str) -> None:
+        """Keep other transactions from changing it until this one ends."""
+        hold(self._connection, _table.c.upload_id, upload_id)
 
     def get(self, upload_id: str, *, namespace_id: NamespaceId | None = None, bucket_id: BucketId | None = None) -> Upload:
         """By id.

@@ -1,5 +1,6 @@
 """Tasks: work that outlives its request and is no batch. A batch answers for its own task id."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -16,6 +17,10 @@ class TaskType(StrEnum):
     CONFIRM_UPLOADS = "api_buckets_uploads_batch_confirm"
     UPDATE_DOCUMENTS = "api_collections_documents_bulk_update"
     DELETE_DOCUMENTS = "api_collections_documents_bulk_delete"
+
+
+BATCH_TASKS: Mapping[str, str] = {"BUCKET": "api_buckets_batches_process", "COLLECTION": "api_collections_trigger"}
+"""What the task of a batch does, by the type of the batch."""
 
 
 class TaskStatus(StrEnum):

@@ -13,12 +13,12 @@ from mixpeek_dagster.errors import PERMANENT, AlreadyExists, Invalid, NotFound, 
 from mixpeek_dagster.models.batches import Batch, BatchStatus, DedupStrategy, Failure
 from mixpeek_dagster.models.buckets import Bucket
 from mixpeek_dagster.models.filters import Filter
-from mixpeek_dagster.models.ids import BatchId, CollectionId, new_id
+from mixpeek_dagster.models.ids import BatchId, CollectionId, NamespaceId, new_id
 from mixpeek_dagster.models.values import Lenient
 from mixpeek_dagster.pipeline.batches import create_batch, submit
 from mixpeek_dagster.pipeline.removal import finish_removals, remove_documents
 from mixpeek_dagster.pipeline.warehouse import Warehouse
-from mixpeek_dagster.storage.egress import check_url
+from mixpeek_dagster.storage.egress import check_receiver
 
 MAX_BY_FILTER = 50_000
 MAX_TRIES = 10
@@ -54,7 +54,7 @@ class BatchPatch(Lenient):
 
 
 class BatchSubmit(Lenient):
-    """How to submit: `webhook_url` is told once when the batch has ended."""
+    """How to submit: `webhook_url` is told once when the batch has ended. `collection_ids` is better said when the batch is made."""
 
     webhook_url: str | None = Field(default=None, max_length=2048)
     collection_ids: Sequence[Id] | None = Field(default=None, max_length=1000)
@@ -84,7 +84,7 @@ def make_batch(warehouse: Warehouse, bucket: Bucket, body: BatchCreate, *, submi
             namespace_id=bucket.namespace_id,
             bucket_id=bucket.bucket_id,
             now=now,
-            collection_ids=_resolved(records, bucket, body.collection_ids),
+            collection_ids=_resolved(records, bucket.namespace_id, body.collection_ids),
             dedup=body.dedup_strategy,
         )
         records.batches.set(batch.batch_id, now=now, metadata=body.metadata, batch_name=body.batch_name)
@@ -100,10 +100,10 @@ def _matching(records: Records, bucket: Bucket, body: BatchCreate) -> Sequence[s
     return found
 
 
-def _resolved(records: Records, bucket: Bucket, wanted: Sequence[str] | None) -> Sequence[CollectionId] | None:
+def _resolved(records: Records, namespace_id: NamespaceId, wanted: Sequence[str] | None) -> Sequence[CollectionId] | None:
     if not wanted:
         return None
-    return [records.collections.get(one, namespace_id=bucket.namespace_id).collection_id for one in wanted]
+    return [records.collections.get(one, namespace_id=namespace_id).collection_id for one in wanted]
 
 
 def add_objects(warehouse: Warehouse, bucket: Bucket, batch_id: str, object_ids: Sequence[str]) -> Batch:
@@ -115,7 +115,7 @@ def add_objects(warehouse: Warehouse, bucket: Bucket, batch_id: str, object_ids:
     """
     with warehouse.catalog.transaction() as records:
         now = warehouse.now()
-        records.batches.set(BatchId(batch_id), now=now)  # takes the row: two additions follow each other
+        records.batches.hold(batch_id)
         batch = records.batches.get(batch_id, namespace_id=bucket.namespace_id, bucket_id=bucket.bucket_id)
         if batch.status is not BatchStatus.DRAFT:
             raise WrongState(f"Batch {batch_id} is {batch.status}; objects can be added to a DRAFT only.")
@@ -135,16 +135,21 @@ def submit_batch(warehouse: Warehouse, batch: Batch, body: BatchSubmit, *, force
         force: also when another batch is taking an object of this one through the same collection.
 
     Raises:
-        WrongState: it is no DRAFT. BadRequest: it has no objects. UrlRefused: the webhook's URL may not be reached.
+        WrongState: it is no DRAFT. BadRequest: it has no objects. NotFound: a collection does not exist.
+        UrlRefused: the webhook's URL may not be reached, or is not https.
         AlreadyExists: the same work is under way, and this is not `force`d.
     """
     if body.webhook_url is not None:
-        check_url(body.webhook_url, allowed_hosts=warehouse.settings.allowed_hosts)
+        check_receiver(body.webhook_url, allowed_hosts=warehouse.settings.allowed_hosts)
     with warehouse.catalog.transaction() as records:
         now = warehouse.now()
+        records.namespaces.hold(batch.namespace_id)  # of two batches with the same work, the second sees the first
+        records.batches.hold(batch.batch_id)
         current = records.batches.get(batch.batch_id, namespace_id=batch.namespace_id)
-        if body.webhook_url is not None and current.status is BatchStatus.DRAFT:
-            records.batches.set(batch.batch_id, now=now, webhook_url=body.webhook_url)
+        if current.status is BatchStatus.DRAFT:
+            chosen = _resolved(records, batch.namespace_id, body.collection_ids) or current.collection_ids
+            url = body.webhook_url or current.webhook_url
+            records.batches.set(batch.batch_id, now=now, webhook_url=url, collection_ids=chosen)
         queued = submit(records, records.batches.get(batch.batch_id), settings=warehouse.settings, now=now)
         if not force:
             _check_alone(records, queued)
@@ -246,6 +251,7 @@ def delete_batch(warehouse: Warehouse, batch: Batch) -> None:
         WrongState: it is under way.
     """
     with warehouse.catalog.transaction() as records:
+        records.batches.hold(batch.batch_id)
         current = records.batches.get(batch.batch_id, namespace_id=batch.namespace_id)
         if current.status in (BatchStatus.QUEUED, BatchStatus.PROCESSING):
             raise WrongState(f"Batch {batch.batch_id} is {current.status}; cancel it before you delete it.")

@@ -211,7 +211,7 @@ def _settle_objects(records: Records, batch: Batch, part: BatchPart, *, now: str
 
 def settle(records: Records, batch_id: BatchId, *, settings: Settings, now: str) -> Batch:
     """Fold the parts into the batch's status; ends the batch, with its event, when all of them have ended."""
-    records.batches.hold(batch_id, now=now)
+    records.batches.hold(batch_id)
     batch = records.batches.get(batch_id)
     parts = records.batches.parts(batch_id)
     status = fold([part.status for part in parts])
@@ -282,11 +282,19 @@ def cancel(records: Records, batch_id: BatchId, *, namespace_id: NamespaceId | N
     batch = records.batches.get(batch_id, namespace_id=namespace_id)
     if batch.status.is_terminal:
         raise WrongState(f"Batch {batch_id} is {batch.status}; only a batch that has not ended can be canceled.")
-    runs = []
-    for part in records.batches.parts(batch_id):
-        if not part.status.is_terminal and records.batches.move_part(part, PartStatus.CANCELED) and part.run_id:
-            runs.append(part.run_id)
+    runs = _cancel_parts(records, batch_id)
+    records.batches.hold(batch_id)  # after its parts, as runs do; what a run or a submission did meanwhile is seen from here
+    batch = records.batches.get(batch_id)
+    if batch.status.is_terminal:
+        raise WrongState(f"Batch {batch_id} was {batch.status} when it was to be canceled.")
+    runs += _cancel_parts(records, batch_id)
     return end(records, batch, BatchStatus.CANCELED, now=now), runs
+
+
+def _cancel_parts(records: Records, batch_id: BatchId) -> list[str]:
+    """Cancel the parts that have not ended; the ids of their runs."""
+    open_ = [part for part in records.batches.parts(batch_id) if not part.status.is_terminal]
+    return [part.run_id for part in open_ if records.batches.move_part(part, PartStatus.CANCELED) and part.run_id]
 
 
 def failure_words(error: BaseException) -> tuple[str, str]:

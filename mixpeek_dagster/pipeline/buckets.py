@@ -15,6 +15,7 @@ def change_bucket(warehouse: Warehouse, bucket: Bucket, body: BucketPatch, *, fo
         BadRequest: the new schema does not take what is there, and it is not forced; or another unique key.
     """
     with warehouse.catalog.transaction() as records:
+        records.buckets.hold(bucket.bucket_id)
         before = records.buckets.get(bucket.bucket_id, namespace_id=bucket.namespace_id)
         if body.bucket_schema is not None and not force_schema_break:
             _check_schema(before, body.bucket_schema)

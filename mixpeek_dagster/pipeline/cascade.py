@@ -73,6 +73,7 @@ def _delete_files(warehouse: Warehouse, keys: list[str]) -> None:
 
 def _forget(records: Records, bucket: Bucket) -> None:
     """Delete the bucket's row, and its name from the sources of collections that read from others too."""
+    records.namespaces.hold(bucket.namespace_id)  # no collection is made meanwhile that reads it
     for one in records.collections.all(bucket.namespace_id):
         left = [each for each in one.source.bucket_ids if each != bucket.bucket_id]
         if bucket.bucket_id in one.source.bucket_ids and left:

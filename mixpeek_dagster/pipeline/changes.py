@@ -86,6 +86,8 @@ def change_document(
         document = records.documents.named([document_id], namespace_id=namespace_id).get(document_id)
         if document is None or collection_id not in (None, document.collection_id):
             raise NotFound(f"No document {document_id!r} in {collection_id or namespace_id}.")
+        records.collections.hold(document.collection_id)  # before its documents, as `put` does
+        document = records.documents.get(document_id, namespace_id=namespace_id)
         collection = records.collections.get(document.collection_id, namespace_id=namespace_id)
         changed = _changed(warehouse, document, body, replace=replace)
         records.documents.put(collection.collection_id, [changed])
@@ -113,10 +115,10 @@ def update_by_filter(warehouse: Warehouse, inputs: Mapping[str, Any]) -> dict[st
     collection, scope = _scope(warehouse, inputs)
     body, updated = inputs["update_data"], 0
     for documents in _scan(warehouse, scope):
-        changed = [_changed(warehouse, one, body, replace=False) for one in documents]
         with warehouse.catalog.transaction() as records:
-            still = records.documents.named([one.document_id for one in changed], namespace_id=scope.namespace_id)
-            there = [one for one in changed if one.document_id in still]
+            records.collections.hold(collection.collection_id)
+            still = records.documents.named([one.document_id for one in documents], namespace_id=scope.namespace_id)
+            there = [_changed(warehouse, one, body, replace=False) for one in still.values()]
             records.documents.put(collection.collection_id, there)
             updated += len(there)
         _reach_index(warehouse, collection, there)

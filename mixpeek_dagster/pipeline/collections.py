@@ -68,6 +68,7 @@ def change_collection(warehouse: Warehouse, collection: Collection, body: Collec
     given: Mapping[str, Any] = {name: value for name, value in body if value is not None}
     with warehouse.catalog.transaction() as records:
         now = warehouse.now()
+        records.collections.hold(collection.collection_id)
         before = records.collections.get(collection.collection_id, namespace_id=collection.namespace_id)
         changed = before.model_copy(update={**given, "updated_at": now})
         records.collections.put(changed)
@@ -86,9 +87,7 @@ def delete_collection(warehouse: Warehouse, collection: Collection, *, force: bo
         if readers and not force:
             names = ", ".join(one.collection_name for one in readers[:5])
             raise WrongState(f"Collections read from {collection.collection_name!r} ({names}): delete them first, or force=true.")
-        for one in readers:
-            records.collections.put(one.model_copy(update={"enabled": False, "updated_at": warehouse.now()}))
-        records.collections.put(collection.model_copy(update={"enabled": False}))
+        _disable(records, [*readers, collection], now=warehouse.now())
     removed = 0
     scope = Scope(namespace_id=collection.namespace_id, collection_ids=[collection.collection_id])
     while True:
@@ -101,9 +100,16 @@ def delete_collection(warehouse: Warehouse, collection: Collection, *, force: bo
             break
     warehouse.index.drop(space_of(collection))
     with warehouse.catalog.transaction() as records:
+        records.namespaces.hold(collection.namespace_id)
+        _disable(records, _readers(records, collection), now=warehouse.now())  # also those that were made meanwhile
         records.collections.remove(collection.collection_id)
         tell(records, "collection.deleted", collection, now=warehouse.now())
     return removed
+
+
+def _disable(records: Records, collections: Sequence[Collection], *, now: str) -> None:
+    for one in collections:
+        records.collections.put(one.model_copy(update={"enabled": False, "updated_at": now}))
 
 
 def _readers(records: Records, collection: Collection) -> Sequence[Collection]:

@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from mixpeek_dagster.errors import Invalid
@@ -100,7 +101,7 @@ def _own_key(file: Path) -> str:
 
     file.parent.mkdir(parents=True, exist_ok=True)
     if not file.exists():
-        draft = file.with_suffix(f".{os.getpid()}")
+        draft = file.with_suffix(f".{token_hex(8)}")
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
             stream.write(Fernet.generate_key())
             stream.flush()

@@ -48,6 +48,7 @@ def create_collection(
         Invalid: parameters, mappings or filters do not fit, or no field of the source suits the extractor.
         AlreadyExists: the name is taken.
     """
+    records.namespaces.hold(namespace_id)  # what it reads does not go meanwhile
     source = body.source
     if source.type == "bucket":
         buckets = [records.buckets.get(one, namespace_id=namespace_id) for one in source.bucket_ids]

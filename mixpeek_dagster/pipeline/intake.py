@@ -239,8 +239,9 @@ class Intake:
         """
         size = self._sync.spec.batch_chunk_size
         waiting = list(object_ids)
+        self._open = self._draft(records) if waiting else self._open
         while waiting:
-            batch = self._open or self._reopen(records) or self._new_batch(records, cursor, now=now)
+            batch = self._open or self._new_batch(records, cursor, now=now)
             room = size - batch.item_count
             batch, waiting = records.batches.append_items(batch, waiting[:room], now=now), waiting[room:]
             self._open = batch
@@ -249,14 +250,20 @@ class Intake:
 
     def close_batches(self, records: Records, *, settings: Settings, now: str) -> None:
         """Submit the batch that is still open, however full: the pass has listed everything."""
-        batch = self._open or self._reopen(records)
+        batch = self._draft(records)
         if batch is not None and batch.item_count:
             self._close(records, batch, settings=settings, now=now)
 
-    def _reopen(self, records: Records) -> Batch | None:
-        if self._sync.spec.skip_batch_submission:
+    def _draft(self, records: Records) -> Batch | None:
+        """The batch that is being filled, as it is now: a client may have submitted or deleted it, and cannot until this is done."""
+        known = self._open
+        if known is None and not self._sync.spec.skip_batch_submission:
+            known = next(iter(records.batches.open_of_sync(self._sync.sync_id)), None)
+        if known is None:
             return None
-        return next(iter(records.batches.open_of_sync(self._sync.sync_id)), None)
+        records.batches.hold(known.batch_id)
+        found = records.batches.find(known.batch_id)
+        return found if found is not None and found.status is BatchStatus.DRAFT else None
 
     def _new_batch(self, records: Records, cursor: SyncCursor, *, now: str) -> Batch:
         number = records.batches.count_of_sync(self._sync.sync_id)

@@ -23,6 +23,7 @@ def change_namespace(warehouse: Warehouse, namespace_id: NamespaceId, body: Name
     for one in body.feature_extractors or ():
         plugins.check_named("extractors", f"{one.feature_extractor_name}_{one.version}", modules=())
     with warehouse.catalog.transaction() as records:
+        records.namespaces.hold(namespace_id)
         before = records.namespaces.get(namespace_id)
         extractors = {(one.feature_extractor_name, one.version): one for one in before.feature_extractors}
         extractors |= {(one.feature_extractor_name, one.version): one for one in body.feature_extractors or ()}

@@ -155,6 +155,9 @@ def _existing(records: Records, bucket: Bucket, fields: dict[str, Any], policy: 
         raise BadRequest(f"Bucket {bucket.bucket_name!r} has a unique key: say ?policy=insert, update or upsert.")
     value = unique_value(bucket, fields)
     existing = records.objects.by_unique_value(bucket.bucket_id, value) if value else None
+    if existing:
+        records.objects.hold(existing.object_id)
+        existing = records.objects.named([existing.object_id]).get(existing.object_id)
     if policy == "insert" and existing:
         raise AlreadyExists(f"Object {existing.object_id} has the same unique key; policy=upsert replaces it.")
     if policy == "update" and not existing:
@@ -195,6 +198,7 @@ def change_object(warehouse: Warehouse, bucket: Bucket, object_id: str, body: Ob
         AlreadyExists: another object has the unique key that results.
     """
     with warehouse.catalog.transaction() as records:
+        records.objects.hold(object_id)
         before = records.objects.get(object_id, namespace_id=bucket.namespace_id, bucket_id=bucket.bucket_id)
         types = {blob.property: blob.type for blob in before.blobs}
         merged = body.fields if replace else {**before.fields, **body.fields}

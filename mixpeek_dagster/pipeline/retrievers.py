@@ -66,6 +66,7 @@ def clone_retriever(warehouse: Warehouse, retriever: Retriever, body: RetrieverC
 def change_retriever(warehouse: Warehouse, identifier: str, body: RetrieverPatch, *, namespace_id: NamespaceId) -> Retriever:
     """Change what the body names. Raises what `make_retriever` raises, and NotFound."""
     with warehouse.catalog.transaction() as records:
+        records.retrievers.hold(records.retrievers.get(identifier, namespace_id=namespace_id).retriever_id)
         before = records.retrievers.get(identifier, namespace_id=namespace_id)
         given = {name: value for name, value in body if value is not None}
         if body.collection_identifiers is not None:

@@ -112,6 +112,7 @@ def trigger(records: Records, sync: Sync, *, full: bool, now: str) -> SyncJobId:
     """
     if sync.status is SyncStatus.SUSPENDED:
         raise WrongState(f"Sync {sync.sync_id} is paused; resume it first.")
+    records.syncs.hold(sync.sync_id)  # of two requests the second finds the first one's job
     job_id = records.syncs.queued_job(sync.sync_id)
     if job_id is None:
         job_id = SyncJobId(new_id("job"))

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from mixpeek_dagster.catalog import Records
 from mixpeek_dagster.catalog.listing import Scope
-from mixpeek_dagster.errors import BadRequest
+from mixpeek_dagster.errors import BadRequest, NotFound
 from mixpeek_dagster.models.batches import Batch, BatchStatus, DedupStrategy
 from mixpeek_dagster.models.collections import Collection, downstream_tiers
 from mixpeek_dagster.models.filters import Filter
@@ -69,7 +69,7 @@ def trigger(warehouse: Warehouse, collection: Collection, body: TriggerRequest) 
     """Submit batches of everything the request names.
 
     Raises:
-        NotFound: an included bucket or collection does not exist.
+        NotFound: an included bucket or collection does not exist, or an object is in none of the buckets; nothing is submitted.
         BadRequest: it is no source of the collection, or of another kind than its sources; or the collection is disabled.
         Invalid: `source_filters` are no filter.
     """
@@ -102,6 +102,7 @@ def _objects(
         asked = [records.buckets.get(one, namespace_id=collection.namespace_id).bucket_id for one in body.include_buckets]
         _check_sources(collection, asked, bucket_ids)
         bucket_ids = list(dict.fromkeys(asked))
+    _check_objects(records, bucket_ids, body.object_ids or ())
     batches: list[Batch] = []
     count = 0
     for bucket_id in bucket_ids:
@@ -151,6 +152,15 @@ def _documents(
     records.batches.add(batch)
     batch = _submit(records, warehouse, records.batches.append_items(batch, ids, now=now))
     return Triggered([batch], collection_ids=sources, documents=len(ids), tiers=tiers)
+
+
+def _check_objects(records: Records, bucket_ids: Sequence[BucketId], object_ids: Sequence[str]) -> None:
+    known = records.objects.named(dict.fromkeys(object_ids))
+    unknown = [one for one in object_ids if one not in known or known[one].bucket_id not in bucket_ids]
+    if unknown:
+        raise NotFound(
+            f"{len(unknown)} objects are not in {', '.join(bucket_ids)}: {', '.join(unknown[:5])}. Nothing was submitted."
+        )
 
 
 def _check_kind(collection: Collection, body: TriggerRequest) -> None:

@@ -113,6 +113,7 @@ def receive(warehouse: Warehouse, upload_id: str, content_type: str | None, chun
     most = min(upload.file_size_bytes or warehouse.settings.max_upload_bytes, warehouse.settings.max_upload_bytes)
     stored = warehouse.blobs.put(upload.key, _Stream(chunks), max_bytes=most, replace=True)
     with warehouse.catalog.transaction() as records:
+        records.uploads.hold(upload_id)
         current = records.uploads.get(upload_id)
         if current.status not in (UploadStatus.PENDING, UploadStatus.IN_PROGRESS):
             raise WrongState(f"Upload {upload_id} was {current.status} meanwhile.")
@@ -147,6 +148,7 @@ def confirm(
     size = _check(warehouse, upload, stored, body)
     if in_background or (in_background is None and size >= LARGE_BYTES):
         with warehouse.catalog.transaction() as records:
+            records.uploads.hold(upload_id)
             upload = records.uploads.get(upload_id)
             if not upload.status.is_open or upload.status is UploadStatus.PROCESSING:
                 return Confirmed(upload)
@@ -258,6 +260,7 @@ def _complete(warehouse: Warehouse, upload: Upload, size: int, body: UploadConfi
         bucket = _without_required_blobs(records.buckets.get(upload.bucket_id, namespace_id=upload.namespace_id))
     arrived = {"stored_etag": upload.stored_etag, "stored_hash": upload.stored_hash, "is_kept": upload.is_kept}
     with warehouse.catalog.transaction() as records:
+        records.uploads.hold(upload.upload_id)
         upload = records.uploads.get(upload.upload_id)
         if not upload.status.is_open:  # another confirmation was faster, or it was given up
             return upload
@@ -293,6 +296,7 @@ def _without_required_blobs(bucket: Bucket) -> Bucket:
 
 def _fail(warehouse: Warehouse, upload_id: str, reason: str) -> None:
     with warehouse.catalog.transaction() as records:
+        records.uploads.hold(upload_id)
         upload = records.uploads.get(upload_id)
         if upload.status is UploadStatus.PROCESSING:
             failed = {"status": UploadStatus.FAILED, "message": reason, "updated_at": warehouse.now()}
@@ -302,6 +306,7 @@ def _fail(warehouse: Warehouse, upload_id: str, reason: str) -> None:
 def delete_upload(warehouse: Warehouse, bucket: Bucket, upload_id: str) -> None:
     """Forget an upload and its file, unless the object that was made from it has taken the file over."""
     with warehouse.catalog.transaction() as records:
+        records.uploads.hold(upload_id)
         upload = records.uploads.get(upload_id, namespace_id=bucket.namespace_id, bucket_id=bucket.bucket_id)
         is_taken = upload.object_id is not None and upload.object_id in records.objects.named([upload.object_id])
         records.uploads.remove(upload.upload_id)

@@ -22,13 +22,13 @@ from urllib3.exceptions import HTTPError
 
 from mixpeek_dagster.catalog import Records
 from mixpeek_dagster.catalog.webhooks import Delivery
-from mixpeek_dagster.errors import MixpeekError, NotFound, UrlRefused
+from mixpeek_dagster.errors import MixpeekError, NotFound
 from mixpeek_dagster.models.webhooks import REDACTED, Channel, Health, Webhook, WebhookBody
 from mixpeek_dagster.pipeline.connections import decrypt, encrypt
 from mixpeek_dagster.pipeline.mail import check_mail, send
 from mixpeek_dagster.pipeline.templates import filled
 from mixpeek_dagster.pipeline.warehouse import Warehouse
-from mixpeek_dagster.storage.egress import check_url, is_allowed, open_pools
+from mixpeek_dagster.storage.egress import check_receiver, open_pools
 
 SIGNATURE = "X-Mixpeek-Signature"
 MAX_ATTEMPTS = 12
@@ -63,7 +63,8 @@ def save_webhook(warehouse: Warehouse, body: WebhookBody, *, identifier: str | N
             if channel.channel == "email":
                 check_mail(warehouse.settings)
             else:
-                _check_target(warehouse, str(own.get("webhook_url") or channel.target))
+                url = str(own.get("webhook_url") or channel.target)
+                check_receiver(url, allowed_hosts=warehouse.settings.allowed_hosts)
         fresh = body.is_active and not (before and before.is_active)
         webhook = Webhook(
             **{**body.model_dump(exclude={"channels"}), "channels": [_redacted(one) for one in body.channels]},
@@ -78,13 +79,6 @@ def save_webhook(warehouse: Warehouse, body: WebhookBody, *, identifier: str | N
         else:
             records.webhooks.add(webhook, secrets=sealed)
     return webhook
-
-
-def _check_target(warehouse: Warehouse, url: str) -> None:
-    parts = check_url(url, allowed_hosts=warehouse.settings.allowed_hosts)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    if parts.scheme != "https" and not is_allowed(parts.hostname or "", port, warehouse.settings.allowed_hosts):
-        raise UrlRefused(f"Webhooks need https; an operator can allow {parts.hostname}:{port} in MIXPEEK_ALLOWED_HOSTS.")
 
 
 def _secrets_of(channel: Channel, before: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,7 +208,7 @@ def _attempt(warehouse: Warehouse, one: Delivery) -> str | None:
             send(warehouse.settings, mail.configs, one.body)
             return None
         url, headers, body, timeout_s = _request(warehouse, one)
-        check_url(url, allowed_hosts=warehouse.settings.allowed_hosts)
+        check_receiver(url, allowed_hosts=warehouse.settings.allowed_hosts)
         pools = _pools(warehouse.settings.allowed_hosts)
         timeout = urllib3.Timeout(connect=min(timeout_s, 10.0), read=timeout_s)
         response = pools.request(

@@ -81,10 +81,13 @@ def open_source(
     return source
 
 
+_SHOWN = 20
+
+
 def _as_invalid(provider: str, error: ValidationError) -> Invalid:
     faults = [
         {"loc": [str(part) for part in fault["loc"]], "msg": fault["msg"], "type": fault["type"]}
-        for fault in error.errors(include_input=False, include_url=False, include_context=False)
+        for fault in error.errors(include_input=False, include_url=False, include_context=False)[:_SHOWN]
     ]
     shown = "; ".join(": ".join(filter(None, [".".join(fault["loc"]), str(fault["msg"])])) for fault in faults)
     return Invalid(f"The connection's settings do not fit provider {provider!r}: {shown}.", details={"errors": faults})

@@ -89,6 +89,18 @@ def check_url(url: str, *, allowed_hosts: Collection[str] = ()) -> SplitResult:
     return parts
 
 
+def check_receiver(url: str, *, allowed_hosts: Collection[str] = ()) -> None:
+    """Like `check_url`, for what is told of events: only https, but to hosts that the operator allows.
+
+    Raises:
+        UrlRefused: as `check_url`, or plain http.
+    """
+    parts = check_url(url, allowed_hosts=allowed_hosts)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    if parts.scheme != "https" and not is_allowed(host, port, allowed_hosts):
+        raise UrlRefused(f"Webhooks need https; an operator can allow {host}:{port} in MIXPEEK_ALLOWED_HOSTS.")
+
+
 def _literal(host: str) -> Address | None:
     try:
         return ipaddress.ip_address(host.partition("%")[0])

@@ -70,6 +70,10 @@ def batches(call, bucket_id, upper, object_ids):
     assert call("BatchesApi.get_batch_by_id_batches", draft.batch_id).batch_id == draft.batch_id
     assert call("TasksApi.get_task", task.task_id).status == "COMPLETED"
     assert call("TasksApi.list_tasks", list_tasks_request={"status": "COMPLETED"}).results
+    chosen = {"AND": [{"field": "task_type", "operator": "in", "value": ["api_buckets_batches_process"]}]}
+    body = {"filters": chosen, "sort": {"field": "created_at", "direction": "asc"}, "search": "api_buckets"}
+    found = call("TasksApi.list_tasks", list_tasks_request=model("ListTasksRequest", body)).results
+    assert {one.task_type for one in found} == {"api_buckets_batches_process"}
     listed = model("ListBatchesRequest", {"status": "COMPLETED"})
     assert call("BucketBatchesApi.list_batches_buckets", bucket_id, list_batches_request=listed).total_count == 1
     assert call("BatchesApi.list_all_batches", list_batches_request=listed).total_count == 1

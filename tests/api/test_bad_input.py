@@ -163,6 +163,26 @@ def test_bad_input_is_refused_and_writes_nothing(
     assert not problems, "\n".join(problems)
 
 
+def test_an_error_is_never_long_whatever_it_is_about(client: TestClient, bucket: dict[str, Any]) -> None:
+    many = {str(number): number for number in range(5000)}
+    config = {"name": "c", "provider_type": "s3", "provider_config": many}
+    path = f"/v1/buckets/{bucket['bucket_id']}"
+    for url, body in (
+        ("/v1/organizations/connections", config),
+        (f"{path}/syncs", {"provider": "s3", "connection": many}),
+        (f"{path}/objects/list", {"sort": {"field": LONG * 50}}),
+        ("/v1/documents/list", {**many, LONG * 50: 1}),
+        (
+            "/v1/buckets",
+            {"bucket_name": "b", "bucket_schema": {"properties": {LONG * 50: {"type": "nope"}, "b": {"type": LONG}}}},
+        ),
+        ("/v1/batches/list", {"status": LONG * 50}),
+    ):
+        response = client.post(url, json=body)
+        check_shape(response, 422)
+        assert len(response.text) < 50_000, f"{url}: {len(response.text)}"
+
+
 def test_a_signed_url_works_for_its_own_upload_only(client: TestClient, bucket: dict[str, Any]) -> None:
     path = f"/v1/buckets/{bucket['bucket_id']}/uploads"
     one, other = (client.post(path, json={"filename": "a.jpg", "content_type": "image/jpeg"}).json() for _ in range(2))

@@ -127,6 +127,15 @@ def test_the_same_work_is_submitted_twice_only_by_force(shop: Shop) -> None:
     shop.post(path(shop, shop.batch([first]), "/submit"))
 
 
+def test_a_submission_may_choose_collections(shop: Shop) -> None:
+    other = shop.collection("other", {"type": "bucket", "bucket_ids": [shop.bucket_id]})
+    batch = shop.batch(shop.add("a"))
+    shop.post(path(shop, batch, "/submit"), {"collection_ids": ["other"]})
+    assert shop.get(path(shop, batch))["dag_tiers"] == [[other]]
+    shop.run()
+    assert [one["collection_id"] for one in shop.documents()] == [other]
+
+
 def test_tasks_of_batches_and_others_are_listed_together(shop: Shop) -> None:
     batch = shop.batch(shop.add("a"), auto_submit=True)
     shop.client.patch("/v1/collections/passages/documents/bulk", json={"update_data": {"a": 1}})

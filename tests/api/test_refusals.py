@@ -86,6 +86,7 @@ def test_ids_in_bodies_reach_no_other_namespace(routes: Routes, silent: None) ->
         (f"/v1/buckets/{bucket}/batches", {"object_ids": own["object_identifier"], "collection_ids": [foreign["collection_identifier"][0]]}),
         (f"/v1/buckets/{bucket}/batches/{own['batch_id'][0]}/objects", {"object_ids": foreign["object_identifier"]}),
         (f"/v1/buckets/{bucket}/objects", {"blobs": [{"property": "hero_image", "type": "image", "upload_id": foreign["upload_id"][1]}]}),
+        (f"/v1/collections/{collection}/trigger", {"object_ids": foreign["object_identifier"]}),
         (f"/v1/collections/{collection}/trigger", {"include_buckets": [foreign["bucket_identifier"][0]]}),
         (f"/v1/collections/{collection}/trigger", {"include_collections": [foreign["collection_identifier"][0]]}),
         (f"/v1/collections/{collection}/clone", named("bucket", bucket_ids=[foreign["bucket_identifier"][0]])),

@@ -109,6 +109,8 @@ class Sender:
         own = {name.lower(): value for name, value in self.world.headers.items()}
         headers = {**{name.lower(): value for name, value in sent.pop("headers").items()}, **own}
         sent.pop("cookies", None)
+        if len(str(sent.get("params"))) > 60_000:
+            return  # no client sends such a query
         if "data" in sent:
             sent["content"] = sent.pop("data")
         response = self.client.request(sent.pop("method"), sent.pop("url"), headers=headers, **sent)
@@ -142,6 +144,7 @@ def test_every_route_answers_as_it_is_described(
             for case in _of_every_constraint(operation) if EXAMPLES else ():
                 sender(case)
             statuses += sender.statuses
+    print(f"{sum(statuses.values())} requests to {len(operations)} operations: {dict(sorted(statuses.items()))}")
     assert len(operations) > 120
     assert statuses[200] > len(operations), statuses
     assert {202, 204, 400, 404, 422} <= set(statuses), statuses

@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 
+from mixpeek_dagster.catalog import Records
 from mixpeek_dagster.errors import BadRequest, NotFound, WrongState
 from mixpeek_dagster.models.batches import Batch, BatchStatus, PartStatus
 from mixpeek_dagster.models.ids import BucketId
 from mixpeek_dagster.models.objects import ObjectStatus
 from mixpeek_dagster.pipeline.batches import MAX_STALLS, Superseded, cancel, create_batch, fail_part, open_step, submit
 from mixpeek_dagster.pipeline.extraction import run_step
+from mixpeek_dagster.pipeline.intake import Intake
 from mixpeek_dagster.pipeline.removal import remove_objects
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from tests.pipeline.worlds import NOW, Clock, Library, windows_of
@@ -435,3 +437,23 @@ def test_an_object_listed_twice_in_a_batch_makes_its_documents_once(library: Lib
     (report,) = library.run()
     assert (report.step.documents, report.step.skipped) == (2, 2)
     library.assert_exact()
+
+
+def test_a_draft_that_a_client_submits_between_two_pages_of_a_sync_gets_no_more(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Items that came after the parts were cut would never be processed."""
+    fill = Intake.fill_batches
+
+    def after_the_client(self: Intake, records: Records, object_ids: Any, **more: Any) -> None:
+        for draft in records.batches.open_of_sync(library.sync.sync_id):
+            submit(records, draft, settings=library.warehouse.settings, now=library.warehouse.now())
+        fill(self, records, object_ids, **more)
+
+    monkeypatch.setattr(Intake, "fill_batches", after_the_client)
+    library.world.page_size = 3
+    for number in range(8):
+        library.world.put(f"{number}.txt", f"text {number}".encode())
+    assert library.poll().error is None
+    library.run()
+    assert sorted((one.item_count, one.status) for one in library.batches()) == [(n, BatchStatus.COMPLETED) for n in (2, 3, 3)]

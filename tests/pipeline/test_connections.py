@@ -128,7 +128,9 @@ def test_a_connection_that_was_changed_is_opened_again(library: Library, monkeyp
     monkeypatch.setattr("mixpeek_dagster.pipeline.warehouse.LOOK_AGAIN_S", 0.0)
     assert library.warehouse.source(library.sync) is first
     with library.warehouse.catalog.transaction() as records:  # as another process does it
-        records.syncs.set_connection(library.sync.connection_id, body={"world": "elsewhere"}, secrets=None, now=NOW)
+        connection, _ = records.syncs.connection(library.sync.connection_id)
+        changed = connection.model_copy(update={"updated_at": NOW})
+        records.syncs.put_connection(changed, body={"world": "elsewhere"}, secrets=None)
     assert library.warehouse.source(library.sync).uri == "fake://elsewhere/"
 
 
