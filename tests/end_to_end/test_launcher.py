@@ -62,7 +62,7 @@ def test_runs_are_forked_canceled_and_replaced_and_leave_with_dagster_dev(tmp_pa
         family = psutil.Process(dev.process.pid).children(recursive=True)
         (daemon,) = [one for one in family if "dagster._daemon" in one.cmdline()]
         daemon.kill()
-        assert dev.process.wait(timeout=60) is not None
+        assert dev.process.wait(timeout=120) is not None
         _, alive = psutil.wait_procs(family, timeout=30)
         assert alive == []
 
@@ -77,7 +77,7 @@ def test_ctrl_c_ends_the_runs_too(tmp_path: Path) -> None:
         until(dev.run_workers)
         family = psutil.Process(dev.process.pid).children(recursive=True)
         os.killpg(dev.process.pid, signal.SIGINT)
-        assert dev.process.wait(timeout=60) is not None
+        assert dev.process.wait(timeout=120) is not None
         _, alive = psutil.wait_procs(family, timeout=30)
         assert alive == []
     assert not _status(home, batch).is_terminal  # the next `dagster dev` goes on with it

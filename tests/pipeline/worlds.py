@@ -58,6 +58,9 @@ def emptied(url: str) -> str:
     with opened.transaction() as records:
         tables = ", ".join(table.name for table in metadata.sorted_tables)
         records.connection.exec_driver_sql(f"TRUNCATE {tables} RESTART IDENTITY CASCADE")
+        declared = records.connection.exec_driver_sql("SELECT indexname FROM pg_indexes WHERE starts_with(indexname, 'payload_')")
+        for index in declared.scalars().all():
+            records.connection.exec_driver_sql(f"DROP INDEX {index}")
     opened.close()
     return url
 
