@@ -38,7 +38,7 @@ def s3_blobs(server: S3Server) -> S3Blobs:
     client.create_bucket(Bucket=bucket)
     return S3Blobs(
         bucket,
-        prefix="managed",
+        prefix="managed/",
         endpoint=Endpoint(server.url, server.region, path_style=True),
         access_key_id=server.access_key_id,
         secret_access_key=server.secret_access_key,
