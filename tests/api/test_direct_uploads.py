@@ -1,5 +1,6 @@
 """Uploads that clients put into the operator's bucket themselves, at each provider; and uploads nobody confirms."""
 
+import base64
 import hashlib
 import json
 import shutil
@@ -141,7 +142,7 @@ def test_the_quickstarts_upload_works_as_it_stands(
     photo.write_bytes(BODY)
     body = {"filename": "photo.jpg", "content_type": "image/jpeg"}
     upload = client.post(f"/v1/buckets/{bucket['bucket_id']}/uploads", json=body).json()
-    command = [curl, "-sS", "-o", "-", "-w", "%{http_code}", "-X", "PUT", upload["presigned_url"]]
+    command = [curl, "-sS", "-o", str(tmp_path / "answer"), "-w", "%{http_code}", "-X", "PUT", upload["presigned_url"]]
     if not place.plain:
         assert upload["required_headers"] == {"Content-Type": "image/jpeg", "x-ms-blob-type": "BlockBlob"}
         command += ["-H", "x-ms-blob-type: BlockBlob"]
@@ -150,6 +151,14 @@ def test_the_quickstarts_upload_works_as_it_stands(
     )
     assert sent.stdout in ("200", "201"), sent
     assert confirm(client, upload).json()["status"] == "COMPLETED"
+
+
+def test_the_etag_that_the_provider_answers_with_is_the_one_to_confirm(client: TestClient, bucket: dict[str, Any]) -> None:
+    upload = announce(client, bucket)
+    answer = urllib3.request("PUT", upload["presigned_url"], body=BODY, headers=upload["required_headers"], retries=False)
+    etag = answer.headers.get("ETag") or base64.b64decode(answer.json()["md5Hash"]).hex()  # as Google's, but fake-gcs-server's
+    confirmed = confirm(client, upload, etag=etag)
+    assert (confirmed.status_code, confirmed.json()["etag"]) == (200, etag.strip('"'))
 
 
 def test_a_confirmed_file_stays_what_it_was_whatever_its_url_is_used_for(

@@ -79,13 +79,6 @@ def test_a_file_is_read_under_another_name(azurite: str) -> None:
     assert send(reading.url, b"1", "PUT", {"x-ms-blob-type": "BlockBlob"}).status == 403
 
 
-def test_a_large_file_is_sent_whole(azurite: str) -> None:
-    blobs, body = azure_blobs(azurite), b"0123456789" * 1_000_000
-    assert blobs.put("large.bin", io.BytesIO(body)).size == len(body)
-    with blobs.open("large.bin") as stream:
-        assert stream.read() == body
-
-
 def test_a_wrong_key_and_a_missing_container_are_told_apart(azurite: str) -> None:
     with pytest.raises(AccessDenied):
         azure_blobs(azurite, secret=b"wrong").put("a.bin", io.BytesIO(b"x"))
