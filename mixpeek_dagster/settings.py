@@ -57,8 +57,11 @@ class Settings:
 
     Attributes:
         home: state of the warehouse: the SQLite catalog, managed blobs, model packs (`MIXPEEK_HOME`, default `.mixpeek`).
-        blobs_url: where uploads and other files of our own are kept: `s3://bucket/prefix?region=…&endpoint_url=…`, with this
-            machine's credentials (`MIXPEEK_BLOBS`, default a folder under `home`).
+        blobs_url: where uploads and other files of our own are kept: `s3://bucket/prefix?region=…&endpoint_url=…` with this machine's
+            credentials, `gs://bucket/prefix?endpoint_url=…`, or `az://container/prefix?account_name=…&endpoint_url=…`
+            (`MIXPEEK_BLOBS`, default a folder under `home`).
+        google_credentials: the key file of a service account, for `gs://` (`GOOGLE_APPLICATION_CREDENTIALS`).
+        azure_account, azure_key: a storage account and its key, for `az://` (`AZURE_STORAGE_ACCOUNT`, `AZURE_STORAGE_KEY`).
         catalog_url: SQLAlchemy URL of the catalog (`MIXPEEK_CATALOG_URL`, default a SQLite file under `home`).
         index: name of the vector index, `embedded` or `weaviate` (`MIXPEEK_INDEX`).
         weaviate_url: base URL of the Weaviate server (`MIXPEEK_WEAVIATE_URL`), e.g. `http://127.0.0.1:8080`.
@@ -96,6 +99,9 @@ class Settings:
     home: Path
     catalog_url: str
     blobs_url: str | None = None
+    google_credentials: Path | None = None
+    azure_account: str | None = None
+    azure_key: str | None = field(default=None, repr=False)
     index: str = "embedded"
     weaviate_url: str = "http://127.0.0.1:8080"
     weaviate_grpc_port: int = 50051
@@ -136,10 +142,14 @@ class Settings:
         roots = environ.get("MIXPEEK_LOCAL_ROOTS", "").split(os.pathsep)
         protocols = environ.get("MIXPEEK_FSSPEC_PROTOCOLS", "").split(",")
         modules = environ.get("MIXPEEK_PLUGIN_MODULES", "").split(",")
+        key_file = environ.get("GOOGLE_APPLICATION_CREDENTIALS")
         return cls(
             home=home,
             catalog_url=environ.get("MIXPEEK_CATALOG_URL") or f"sqlite:///{home / 'catalog.db'}",
             blobs_url=environ.get("MIXPEEK_BLOBS") or None,
+            google_credentials=Path(key_file).expanduser() if key_file else None,
+            azure_account=environ.get("AZURE_STORAGE_ACCOUNT") or None,
+            azure_key=environ.get("AZURE_STORAGE_KEY") or None,
             index=environ.get("MIXPEEK_INDEX") or "embedded",
             weaviate_url=environ.get("MIXPEEK_WEAVIATE_URL") or "http://127.0.0.1:8080",
             weaviate_grpc_port=int(environ.get("MIXPEEK_WEAVIATE_GRPC_PORT") or 50051),

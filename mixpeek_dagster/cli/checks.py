@@ -14,9 +14,9 @@ console = Console()
 
 
 def check(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Test the catalog, the vector index, model packs, connections and every sync's source; exits 1 when anything is wrong.
+    """Test the catalog, the vector index, the blob store, model packs, connections and every sync's source; exits 1 when any is wrong.
 
-    The table says what is wrong and how to mend it. Nothing is changed, and no model is loaded.
+    The table says what is wrong and how to mend it. Nothing stays changed, and no model is loaded.
     """
     found = check_up(Warehouse.from_env())
     if as_json:

@@ -26,6 +26,7 @@ def serve(
     from mixpeek_dagster.api import create_app
 
     warehouse = Warehouse.from_env()
+    _ = warehouse.blobs  # opened now: wrong settings end the start, not the first upload
     first = create_first_key(warehouse)
     if first is not None:
         console.print(f"API key, shown this once: [bold]{first.token}[/]", highlight=False, soft_wrap=True)

@@ -1,17 +1,18 @@
-"""Ask every part that a warehouse depends on whether it works: catalog, vector index, model packs, connections, sources.
+"""Ask every part that a warehouse depends on whether it works: catalog, vector index, blob store, model packs, connections, sources.
 
-Each answer is one `Check`; nothing is written but what a connection's own test records. Asking is cheap: a listing of one file and a
-read of its first byte per source, no model is loaded or fetched.
+Each answer is one `Check`; nothing stays that was written but what a connection's own test records. Asking is cheap: a listing of one
+file and a read of its first byte per source, one small file through the blob store, no model is loaded or fetched.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
 from mixpeek_dagster import plugins
-from mixpeek_dagster.errors import AccessDenied, BadListing, MixpeekError, ProviderDown, WrongConnection
+from mixpeek_dagster.errors import AccessDenied, BadListing, Invalid, MixpeekError, ProviderDown, WrongConnection
 from mixpeek_dagster.extractors.manifest import Manifest
 from mixpeek_dagster.extractors.models import ModelStore
 from mixpeek_dagster.models.collections import Collection
@@ -21,14 +22,21 @@ from mixpeek_dagster.pipeline.connections import open_config
 from mixpeek_dagster.pipeline.removal import space_of
 from mixpeek_dagster.pipeline.sync_control import test_place
 from mixpeek_dagster.pipeline.warehouse import Warehouse
+from mixpeek_dagster.storage.blobs import safe_name
 
 _THREADS = 8
-Kind = Literal["catalog", "vector index", "model pack", "connection", "sync"]
+Kind = Literal["catalog", "vector index", "blob store", "model pack", "connection", "sync"]
 REMEDIES: dict[type[MixpeekError], str] = {
     AccessDenied: "check the connection's credentials and what they may do",
     WrongConnection: "check the connection's bucket, region and endpoint_url",
     ProviderDown: "check that the provider can be reached from this machine, and try again",
     BadListing: "check that endpoint_url is the storage's own address, not a proxy or a login page",
+}
+
+OF_BLOBS = {
+    AccessDenied: "check this server's own credentials for the store, and that they may write, read and delete there",
+    WrongConnection: "check MIXPEEK_BLOBS: name, region, endpoint_url",
+    Invalid: "set what is missing in this server's environment",
 }
 
 
@@ -57,7 +65,7 @@ def check_up(warehouse: Warehouse) -> Sequence[Check]:
         syncs, collections = records.syncs.all(), records.collections.all()
         connections = {one.connection_id: one for one in records.syncs.all_connections()}
     used = {sync.connection_id for sync in syncs}
-    questions: list[Callable[[], Check]] = [lambda: _index(warehouse, collections)]
+    questions: list[Callable[[], Check]] = [lambda: _index(warehouse, collections), lambda: _blobs(warehouse)]
     extractors = {
         one.feature_extractor.model_dump_json(include={"feature_extractor_name", "version", "parameters"}): one
         for one in collections
@@ -69,7 +77,7 @@ def check_up(warehouse: Warehouse) -> Sequence[Check]:
         return [catalog, *pool.map(lambda question: question(), questions)]
 
 
-def _asked(kind: Kind, name: str, question: Callable[[], str]) -> Check:
+def _asked(kind: Kind, name: str, question: Callable[[], str], *, remedies: Mapping[type[MixpeekError], str] = REMEDIES) -> Check:
     started = time.perf_counter()
 
     def answer(**more: str) -> Check:
@@ -78,7 +86,7 @@ def _asked(kind: Kind, name: str, question: Callable[[], str]) -> Check:
     try:
         return answer(detail=question())
     except MixpeekError as error:
-        remedy = next((words for each, words in REMEDIES.items() if isinstance(error, each)), "see the message")
+        remedy = next((words for each, words in remedies.items() if isinstance(error, each)), "see the message")
         return answer(problem=error.message, remedy=remedy, code=error.code)
     except Exception as error:  # noqa: BLE001 - a check-up reports whatever breaks, and goes on
         return answer(
@@ -101,6 +109,24 @@ def _index(warehouse: Warehouse, collections: Sequence[Collection]) -> Check:
         )
 
     return _asked("vector index", warehouse.settings.index, question)
+
+
+def _blobs(warehouse: Warehouse) -> Check:
+    key = f"check/{safe_name(warehouse.owner)}"
+
+    def question() -> str:
+        blobs = warehouse.blobs
+        blobs.presign_put(key, expires_s=60)
+        blobs.put(key, BytesIO(b"check"), replace=True)
+        try:
+            with blobs.open(key) as stream:
+                stream.read()
+        finally:
+            blobs.delete(key)
+        return "can be written, read and deleted from" + ("; clients put files there themselves" if blobs.is_remote else "")
+
+    place = warehouse.settings.blobs_url or str(warehouse.settings.home / "blobs")
+    return _asked("blob store", place, question, remedies={**REMEDIES, **OF_BLOBS})
 
 
 def _models(warehouse: Warehouse, collection: Collection) -> Callable[[], Check]:

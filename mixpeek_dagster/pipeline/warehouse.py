@@ -28,6 +28,7 @@ from mixpeek_dagster.storage.connect import open_source
 from mixpeek_dagster.storage.managed import LocalBlobs
 from mixpeek_dagster.storage.model_files import read_model_file
 from mixpeek_dagster.storage.provider import ObjectSource
+from mixpeek_dagster.storage.stores import open_store
 from mixpeek_dagster.vectors.index import VectorIndex, open_index
 
 LOOK_AGAIN_S = 5.0
@@ -68,9 +69,7 @@ class Warehouse:
     @cached_property
     def blobs(self) -> BlobStore:
         if self.settings.blobs_url is not None:
-            from mixpeek_dagster.storage.managed_s3 import S3Blobs
-
-            return S3Blobs.at(self.settings.blobs_url)
+            return open_store(self.settings.blobs_url, settings=self.settings)
         base_url = self.settings.public_url or f"http://127.0.0.1:{self.settings.api_port}"
         return LocalBlobs(self.settings.home / "blobs", base_url=f"{base_url}/v1/blobs", secret=signing_key(self.settings))
 

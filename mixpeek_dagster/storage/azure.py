@@ -225,21 +225,27 @@ class AzureSource:
         return f"/{quote(self.place.bucket)}/{quote(key, safe='/~')}"
 
     def _send(self, target: str, headers: Mapping[str, str], *, method: str = "GET") -> BaseHTTPResponse:
-        def request() -> Request:
-            dated = {"x-ms-date": formatdate(usegmt=True), "x-ms-version": API_VERSION, **headers}
-            return self._authorize(Request(method, self._base_url + target, dated))
-
-        return self._http.send(request)
+        return self._http.send(lambda: self._authorize(dated(Request(method, self._base_url + target, headers))))
 
     def _error(self, response: BaseHTTPResponse, what: str) -> Exception:
-        status, code = response.status, response.headers.get("x-ms-error-code", "")
-        read_all(response)
-        if code == "BlobNotFound":
-            return FileNotFoundError(f"{what} does not exist.")
-        kind, cause = MEANINGS.get(code) or BY_STATUS.get(status) or (ProviderError, "an answer that was not expected")
-        if kind is ProviderError and (status >= 500 or status == 404):
-            kind, cause = ProviderDown, "it failed inside, or is not Azure"
-        return kind(f"{what}: Azure answered {status} {code or '(no code)'}: {cause}.", details={"code": code, "status": status})
+        return error_from(response, what)
+
+
+def dated(request: Request) -> Request:
+    """The request with the headers that Azure wants of all."""
+    return request._replace(headers={"x-ms-date": formatdate(usegmt=True), "x-ms-version": API_VERSION, **request.headers})
+
+
+def error_from(response: BaseHTTPResponse, what: str) -> Exception:
+    """What an answer that is no success means."""
+    status, code = response.status, response.headers.get("x-ms-error-code", "")
+    read_all(response)
+    if code == "BlobNotFound":
+        return FileNotFoundError(f"{what} does not exist.")
+    kind, cause = MEANINGS.get(code) or BY_STATUS.get(status) or (ProviderError, "an answer that was not expected")
+    if kind is ProviderError and (status >= 500 or status == 404):
+        kind, cause = ProviderDown, "it failed inside, or is not Azure"
+    return kind(f"{what}: Azure answered {status} {code or '(no code)'}: {cause}.", details={"code": code, "status": status})
 
 
 def _authorizer(config: AzureConfig, account: str, settings: Settings) -> Callable[[Request], Request]:
@@ -264,11 +270,11 @@ def sign(request: Request, *, account: str, secret: bytes) -> Request:
     """The request with a Shared Key signature, as Azure's storage services define it."""
     headers = {name.lower(): value for name, value in request.headers.items()}
     parts = urlsplit(request.url)
-    length = str(len(request.body)) if request.body else ""
+    length = headers.get("content-length") or (len(request.body) if isinstance(request.body, bytes) else 0)
     standard = [
         headers.get("content-encoding", ""),
         headers.get("content-language", ""),
-        length,
+        "" if length in (0, "0") else str(length),
         *(headers.get(name, "") for name in ("content-md5", "content-type", "date", "if-modified-since", "if-match")),
         *(headers.get(name, "") for name in ("if-none-match", "if-unmodified-since", "range")),
     ]

@@ -1,13 +1,16 @@
 """The warehouse's own files: uploads, thumbnails, artifacts. Keys are ours, never a user's text.
 
-`BlobStore` is the port; `managed` holds files in a folder, `managed_s3` in a bucket. Clients put and get files at presigned URLs.
+`BlobStore` is the port; `managed` holds files in a folder, `managed_s3`, `managed_gcs` and `managed_azure` in a bucket of a provider's
+(`stores` opens them). Clients put and get files at presigned URLs.
 """
 
 import re
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import BinaryIO, NamedTuple, Protocol
+from urllib.parse import quote
 
 from mixpeek_dagster.errors import Invalid
 
@@ -33,6 +36,14 @@ class Presigned:
     url: str
     headers: dict[str, str]
     expires_at: datetime
+
+
+class StoreUrl(NamedTuple):
+    """Where a store is: a bucket or container, what comes before every key in it (empty, or it ends with `/`), and options."""
+
+    place: str
+    prefix: str
+    options: Mapping[str, str]
 
 
 class BlobStore(Protocol):
@@ -78,10 +89,11 @@ class BlobStore(Protocol):
     def presign_put(
         self, key: str, *, expires_s: int, content_type: str = "", size: int | None = None, max_bytes: int | None = None
     ) -> Presigned:
-        """Let a client put a file with a plain PUT: of this content type, of exactly `size` bytes.
+        """Let a client put a file with a PUT that carries the answer's `headers`: of this content type, of exactly `size` bytes.
 
-        Without a size, of at most `max_bytes` where the store can hold it to that (a bucket cannot: check on confirming). Where the
-        store can, once; a bucket lets the URL replace the file for as long as it is valid: `copy` it when it was checked.
+        Without a size, of at most `max_bytes`. A store holds clients to as much of that as it can, and to putting the file once; what
+        it let pass is found on confirming, and `copy` brings what was checked to where the URL does not lead. Without a size, headers
+        other than Content-Type are asked for only where the store takes no file without them.
         """
         ...
 
@@ -102,6 +114,11 @@ def check_key(key: str) -> str:
     if len(key) > 900 or not _KEY.fullmatch(key):
         raise Invalid("Not a blob key.")
     return key
+
+
+def attachment(filename: str) -> str:
+    """The Content-Disposition that makes a browser save a file under this name."""
+    return f"attachment; filename*=UTF-8''{quote(filename, safe='')}"
 
 
 def upload_key(*, namespace_id: str, bucket_id: str, upload_id: str, filename: str) -> str:

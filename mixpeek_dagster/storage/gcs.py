@@ -21,7 +21,8 @@ from mixpeek_dagster.storage.places import Place, place_of
 from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
 from mixpeek_dagster.storage.tokens import BearerToken, Grant, ask_for_token, form_request, host_of, sign_jwt
 
-SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
+READ_ONLY = "https://www.googleapis.com/auth/devstorage.read_only"
+ENDPOINT = "https://storage.googleapis.com"
 TOKEN_URL = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address, not a secret
 """Fixed: the `token_uri` of a service account file is the tenant's word, and we would send a signed assertion there."""
 
@@ -52,6 +53,11 @@ class GCSCredentials(BaseModel):
         except (ValueError, KeyError, TypeError):
             raise ValueError("service_account_json must hold client_email and private_key") from None
         return self
+
+    @property
+    def account(self) -> dict[str, str]:
+        """The key file's fields."""
+        return dict(json.loads(self.service_account_json.get_secret_value()))
 
 
 class GCSConfig(BaseModel):
@@ -90,7 +96,7 @@ class GCSSource:
         if config.endpoint_url is not None:
             check_url(config.endpoint_url, allowed_hosts=settings.allowed_hosts)
         http = Http(allowed_hosts=settings.allowed_hosts)
-        base_url = (config.endpoint_url or "https://storage.googleapis.com").rstrip("/")
+        base_url = (config.endpoint_url or ENDPOINT).rstrip("/")
         return cls(
             place_of(source_path, bucket=config.bucket, prefix=config.prefix),
             http=http,
@@ -167,39 +173,56 @@ class GCSSource:
                 stream.read(1)
 
     def _object_path(self, key: bytes) -> str:
-        return f"/storage/v1/b/{quote(self.place.bucket, safe='')}/o/{quote(key, safe='')}"
+        return object_path(self.place.bucket, key)
 
     def _send(self, target: str, headers: Mapping[str, str] = {}) -> BaseHTTPResponse:
-        def request() -> Request:
-            bearer = {"Authorization": f"Bearer {self._token.value()}"} if self._token else {}
-            return Request("GET", self._base_url + target, {**bearer, **headers})
-
-        response = self._http.send(request)
-        if response.status == 401 and self._token is not None:
-            response.close()
-            self._token.forget()
-            response = self._http.send(request)
-        return response
+        return send(self._http, self._token, lambda: Request("GET", self._base_url + target, headers))
 
     def _error(self, response: BaseHTTPResponse, what: str) -> Exception:
-        status, body = response.status, read_all(response)
-        reason = _reason(body)
-        said = f"{what}: Google answered {status} {reason or '(no reason)'}"
-        if status == 404 and "specified bucket" in reason:
-            return WrongConnection(f"{said}: the bucket does not exist.")
-        if status == 404:
-            if not body or body.lstrip()[:1] == b"<":
-                return ProviderDown(f"{said}: not an answer of the JSON API.")
-            return FileNotFoundError(f"{what} does not exist.")
-        if status in (401, 403):
-            return AccessDenied(f"{said}: grant the service account storage.objects.list and storage.objects.get.")
-        if status == 412:
-            return Changed(f"{what} changed since it was listed.")
-        if status >= 500 or status in (408, 429):
-            return ProviderDown(f"{said}.")
-        if status == 400 and "token" in reason.lower():
-            return BadListing(f"{said}: start the pass again.")
-        return ProviderError(f"{said}.")
+        return error_from(response, what, needs="storage.objects.list and storage.objects.get")
+
+
+def object_path(bucket: str, key: bytes) -> str:
+    """Where the JSON API has an object."""
+    return f"/storage/v1/b/{quote(bucket, safe='')}/o/{quote(key, safe='')}"
+
+
+def send(http: Http, token: BearerToken | None, make_request: Callable[[], Request]) -> BaseHTTPResponse:
+    """The answer to a request with the token; one that is refused is renewed once."""
+
+    def request() -> Request:
+        made = make_request()
+        bearer = {"Authorization": f"Bearer {token.value()}"} if token else {}
+        return made._replace(headers={**bearer, **made.headers})
+
+    response = http.send(request)
+    if response.status == 401 and token is not None:
+        response.close()
+        token.forget()
+        response = http.send(request)
+    return response
+
+
+def error_from(response: BaseHTTPResponse, what: str, *, needs: str) -> Exception:
+    """What an answer that is no success means; `needs` are the permissions that a refused account may lack."""
+    status, body = response.status, read_all(response)
+    reason = _reason(body)
+    said = f"{what}: Google answered {status} {reason or '(no reason)'}"
+    if status == 404 and "specified bucket" in reason:
+        return WrongConnection(f"{said}: the bucket does not exist.")
+    if status == 404:
+        if not body or body.lstrip()[:1] == b"<":
+            return ProviderDown(f"{said}: not an answer of the JSON API.")
+        return FileNotFoundError(f"{what} does not exist.")
+    if status in (401, 403):
+        return AccessDenied(f"{said}: grant the service account {needs}.")
+    if status == 412:
+        return Changed(f"{what} changed since it was listed.")
+    if status >= 500 or status in (408, 429):
+        return ProviderDown(f"{said}.")
+    if status == 400 and "token" in reason.lower():
+        return BadListing(f"{said}: start the pass again.")
+    return ProviderError(f"{said}.")
 
 
 def _reason(body: bytes) -> str:
@@ -225,7 +248,7 @@ def _entry(item: Mapping[str, Any]) -> Entry:
 
 def _token_of(config: GCSConfig, http: Http, settings: Settings) -> BearerToken | None:
     if config.credentials is not None:
-        return BearerToken(_service_account(config.credentials, http))
+        return BearerToken(service_account(config.credentials, http, scope=READ_ONLY))
     if config.endpoint_url is not None:
         return None
     if not settings.ambient_credentials:
@@ -240,12 +263,13 @@ def _token_of(config: GCSConfig, http: Http, settings: Settings) -> BearerToken 
     )
 
 
-def _service_account(credentials: GCSCredentials, http: Http) -> Callable[[], Grant]:
-    account = json.loads(credentials.service_account_json.get_secret_value())
+def service_account(credentials: GCSCredentials, http: Http, *, scope: str) -> Callable[[], Grant]:
+    """Fetches tokens of a service account for what the scope allows."""
+    account = credentials.account
 
     def fetch() -> Grant:
         now = int(time.time())
-        claims = {"iss": account["client_email"], "scope": SCOPE, "aud": TOKEN_URL, "iat": now, "exp": now + 3600}
+        claims = {"iss": account["client_email"], "scope": scope, "aud": TOKEN_URL, "iat": now, "exp": now + 3600}
         assertion = sign_jwt(claims, private_key=account["private_key"], key_id=account.get("private_key_id"))
         fields = {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": assertion}
         return ask_for_token(http, lambda: form_request(TOKEN_URL, fields), who="Google")

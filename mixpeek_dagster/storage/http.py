@@ -34,12 +34,13 @@ LONGEST_ERROR_BODY = 64 * 1024
 
 
 class Request(NamedTuple):
-    """One request, as it goes out. `url` is complete and percent-encoded; it is sent byte for byte."""
+    """One request, as it goes out. `url` is complete and percent-encoded; it is sent byte for byte. A `body` that is a file is read
+    from where it stands, and needs a Content-Length."""
 
     method: str
     url: str
     headers: Mapping[str, str] = {}
-    body: bytes | None = None
+    body: bytes | BinaryIO | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,28 +1,24 @@
 """Our own files in an S3 bucket of the operator's, with the provider's presigned URLs."""
 
 import base64
-import hashlib
 import io
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO, cast
-from urllib.parse import parse_qsl, quote, urlsplit
 
 from botocore.config import Config as BotoConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
 from mixpeek_dagster.errors import AlreadyExists, Changed, Invalid, ProviderDown
-from mixpeek_dagster.storage.blobs import Blob, Presigned, check_key
+from mixpeek_dagster.storage.blobs import Blob, Presigned, StoreUrl, attachment, check_key
 from mixpeek_dagster.storage.parts import range_header
 from mixpeek_dagster.storage.s3_config import Endpoint
 from mixpeek_dagster.storage.s3_credentials import aws_session
 from mixpeek_dagster.storage.s3_errors import error_from
 from mixpeek_dagster.storage.s3_listing import plain_etag
+from mixpeek_dagster.storage.spool import spool
 
-CHUNK = 1024 * 1024
-IN_MEMORY = 8 * CHUNK
 LARGEST_PUT = 5 * 1024**3
 """What S3 takes in one request."""
 
@@ -47,7 +43,7 @@ class S3Blobs:
     ) -> None:
         """Without keys the machine's own credentials are used."""
         self._bucket = bucket
-        self._prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
+        self._prefix = prefix
         self._client: Any = aws_session().create_client(
             "s3",
             region_name=endpoint.region,
@@ -64,40 +60,23 @@ class S3Blobs:
         )
 
     @classmethod
-    def at(cls, url: str) -> "S3Blobs":
-        """The store that a URL names: `s3://bucket/prefix?region=eu-west-1&endpoint_url=https://…`, with this machine's credentials.
-
-        Raises:
-            Invalid: it is of another form.
-        """
-        parts = urlsplit(url)
-        options = dict(parse_qsl(parts.query))
-        if parts.scheme != "s3" or not parts.netloc or set(options) - {"region", "endpoint_url"}:
-            raise Invalid("MIXPEEK_BLOBS must be s3://bucket/prefix, with ?region= and &endpoint_url= if need be.")
-        endpoint_url = options.get("endpoint_url")
-        endpoint = Endpoint(endpoint_url, options.get("region", "us-east-1"), path_style=endpoint_url is not None)
-        return cls(parts.netloc, prefix=parts.path, endpoint=endpoint)
+    def at(cls, url: StoreUrl) -> "S3Blobs":
+        """The store that `s3://bucket/prefix?region=eu-west-1&endpoint_url=https://…` names, with this machine's credentials."""
+        endpoint_url = url.options.get("endpoint_url")
+        endpoint = Endpoint(endpoint_url, url.options.get("region", "us-east-1"), path_style=endpoint_url is not None)
+        return cls(url.place, prefix=url.prefix, endpoint=endpoint)
 
     def put(
         self, key: str, source: BinaryIO, *, content_type: str = "", max_bytes: int | None = None, replace: bool = False
     ) -> Blob:
-        limit = LARGEST_PUT if max_bytes is None else max_bytes
-        digest, size = hashlib.sha256(), 0
-        with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as spooled:
-            for chunk in iter(lambda: source.read(CHUNK), b""):
-                size += len(chunk)
-                if size > limit:
-                    raise Invalid(f"The file has more than the {limit} bytes allowed.")
-                digest.update(chunk)
-                spooled.write(chunk)
-            spooled.seek(0)
-            params = {**self._params(key), "Body": spooled, "ContentLength": size}
-            if content_type:
-                params["ContentType"] = content_type
-            if not replace:
-                params["IfNoneMatch"] = "*"
-            answer = self._call("put_object", key, params)
-        return Blob(key, size, plain_etag(answer.get("ETag", "")), content_type, digest.hexdigest())
+        spooled = spool(source, f"Blob {key}", limit=LARGEST_PUT if max_bytes is None else max_bytes)
+        params = {**self._params(key), "Body": spooled.reopen(), "ContentLength": spooled.size}
+        if content_type:
+            params["ContentType"] = content_type
+        if not replace:
+            params["IfNoneMatch"] = "*"
+        answer = self._call("put_object", key, params)
+        return Blob(key, spooled.size, plain_etag(answer.get("ETag", "")), content_type, spooled.sha256.hex())
 
     @contextmanager
     def open(self, key: str, *, start: int = 0, length: int | None = None) -> Iterator[BinaryIO]:
@@ -142,7 +121,7 @@ class S3Blobs:
         if content_type:
             params["ResponseContentType"] = content_type
         if filename:
-            params["ResponseContentDisposition"] = f"attachment; filename*=UTF-8''{quote(filename, safe='')}"
+            params["ResponseContentDisposition"] = attachment(filename)
         return self._presign("get_object", "GET", params, {}, expires_s)
 
     def _params(self, key: str) -> dict[str, Any]:

@@ -8,8 +8,10 @@ import hashlib
 import tempfile
 from typing import BinaryIO, cast
 
-from mixpeek_dagster.errors import OutOfSpace
+from mixpeek_dagster.errors import Invalid, OutOfSpace
 
+CHUNK = 1024 * 1024
+IN_MEMORY = 8 * CHUNK
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -54,6 +56,23 @@ class Spool:
     def finish(self) -> bytes | BinaryIO:
         """What came, in memory or as a file; nothing may be written any more."""
         return b"".join(self._parts) if self._file is None else self._file
+
+    def reopen(self) -> bytes | BinaryIO:
+        """As `finish`, to be read from the start: each time that it is sent."""
+        kept = self.finish()
+        if not isinstance(kept, bytes):
+            kept.seek(0)
+        return kept
+
+
+def spool(source: BinaryIO, what: str, *, limit: int) -> Spool:
+    """All of a stream, so that it can be sent with its length, and again. Raises Invalid: it has more than `limit` bytes."""
+    spooled = Spool(what, in_memory=IN_MEMORY)
+    for chunk in iter(lambda: source.read(CHUNK), b""):
+        if spooled.size + len(chunk) > limit:
+            raise Invalid(f"The file has more than the {limit} bytes allowed.")
+        spooled.write(chunk)
+    return spooled
 
 
 def _write(file: BinaryIO, chunk: bytes) -> None:

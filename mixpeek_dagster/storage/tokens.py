@@ -96,20 +96,35 @@ def sign_jwt(
     Raises:
         Invalid: the private key cannot be read (not PEM, not RSA, wrong passphrase).
     """
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import padding, rsa
-
-    try:
-        key = serialization.load_pem_private_key(private_key.encode(), passphrase.encode() if passphrase else None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise Invalid("The private key cannot be read: it must be PEM, with its passphrase if it has one.") from None
-    if not isinstance(key, rsa.RSAPrivateKey):
-        raise Invalid("The private key is not an RSA key.")
+    key = RsaKey(private_key, passphrase=passphrase)
     header = {"alg": f"RS{hash_bits}", "typ": "JWT", **({"kid": key_id} if key_id else {})}
     signed = f"{_base64url(json.dumps(header).encode())}.{_base64url(json.dumps(dict(claims)).encode())}"
-    digest = hashes.SHA512() if hash_bits == 512 else hashes.SHA256()
-    return f"{signed}.{_base64url(key.sign(signed.encode(), padding.PKCS1v15(), digest))}"
+    return f"{signed}.{_base64url(key.sign(signed.encode(), hash_bits=hash_bits))}"
+
+
+class RsaKey:
+    """A private key that signs as providers want it: PKCS #1 v1.5."""
+
+    def __init__(self, pem: str, *, passphrase: str | None = None) -> None:
+        """Raises Invalid: the key cannot be read (not PEM, not RSA, wrong passphrase)."""
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric import rsa
+
+        try:
+            key = serialization.load_pem_private_key(pem.encode(), passphrase.encode() if passphrase else None)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            raise Invalid("The private key cannot be read: it must be PEM, with its passphrase if it has one.") from None
+        if not isinstance(key, rsa.RSAPrivateKey):
+            raise Invalid("The private key is not an RSA key.")
+        self._key = key
+
+    def sign(self, data: bytes, *, hash_bits: int = 256) -> bytes:
+        """The signature of the data's SHA-256, or SHA-512."""
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.hazmat.primitives.asymmetric import padding
+
+        return self._key.sign(data, padding.PKCS1v15(), hashes.SHA512() if hash_bits == 512 else hashes.SHA256())
 
 
 def _base64url(data: bytes) -> str:

@@ -10,10 +10,13 @@ from typer.testing import CliRunner
 from mixpeek_dagster.cli import app, checks
 from mixpeek_dagster.errors import AccessDenied
 from mixpeek_dagster.pipeline.creation import create_sync
+from mixpeek_dagster.storage.connect import open_source
 from tests.pipeline.worlds import NOW, Library
 from tests.servers import S3Server, s3_client
 from tests.storage.scripted import Answer, Asked, scripted
+from tests.storage.test_azure import ACCOUNT, KEY, Account
 from tests.storage.test_s3_adversarial import error_xml, page_xml
+from tests.storage.worlds import allow, new_name
 
 Say = Callable[..., Any]
 
@@ -53,7 +56,7 @@ def wrong(found: list[dict[str, Any]]) -> dict[str, Any]:
 def test_a_warehouse_that_works_passes_and_says_what_was_asked(library: Library, say: Say) -> None:
     library.world.put("a.txt", b"a")
     found = say(exits=0)
-    assert [one["kind"] for one in found] == ["catalog", "vector index", "model pack", "sync"]
+    assert [one["kind"] for one in found] == ["catalog", "vector index", "blob store", "model pack", "sync"]
     assert all(one["ok"] and one["detail"] for one in found)
 
 
@@ -120,3 +123,52 @@ def test_a_real_server_with_a_wrong_secret_and_a_missing_bucket(library: Library
     bad = {"access_key_id": seaweedfs.access_key_id, "secret_access_key": "wrong"}
     follow_s3(library, seaweedfs, bucket="checked", credentials=bad)
     assert wrong(say(exits=1))["code"] == "access_denied"
+
+
+BLOB_STORES: list[tuple[str, dict[str, str], str, str, str]] = [
+    ("gs://b", {}, "invalid", "GOOGLE_APPLICATION_CREDENTIALS", "this server's environment"),
+    ("gs://b", {"GOOGLE_APPLICATION_CREDENTIALS": "/none/key.json"}, "invalid", "/none/key.json cannot be read", "environment"),
+    ("az://c", {}, "invalid", "AZURE_STORAGE_ACCOUNT", "environment"),
+    ("az://c?account_name=abc", {}, "invalid", "AZURE_STORAGE_KEY", "environment"),
+    ("ftp://b", {}, "invalid", "MIXPEEK_BLOBS must be", "environment"),
+    ("az://no-such-container", {"AZURE_STORAGE_KEY": KEY}, "wrong_connection", "container does not exist", "MIXPEEK_BLOBS"),
+    ("az://con", {"AZURE_STORAGE_KEY": "d3Jvbmc="}, "access_denied", "Azure answered 403", "this server's own credentials"),
+]
+
+
+@pytest.mark.parametrize(("url", "environment", "code", "problem", "remedy"), BLOB_STORES)
+def test_a_blob_store_that_cannot_be_used_is_wrong_and_the_table_says_what_to_do(
+    library: Library,
+    say: Say,
+    azurite: str,
+    monkeypatch: pytest.MonkeyPatch,
+    url: str,
+    environment: dict[str, str],
+    code: str,
+    problem: str,
+    remedy: str,
+) -> None:
+    if "AZURE_STORAGE_KEY" in environment:
+        url, environment = f"{url}?endpoint_url={azurite}", {"AZURE_STORAGE_ACCOUNT": ACCOUNT, **environment}
+    for name in ("GOOGLE_APPLICATION_CREDENTIALS", "AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"MIXPEEK_BLOBS": url, **environment}.items():
+        monkeypatch.setenv(name, value)
+    found = wrong(say(exits=1))
+    assert (found["kind"], found["name"], found["code"]) == ("blob store", url, code)
+    assert problem in found["problem"]
+    assert remedy in found["remedy"]
+
+
+def test_a_blob_store_that_works_is_left_as_it_was(
+    library: Library, say: Say, azurite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container, account = new_name("checked"), Account(azurite)
+    account.call("PUT", f"/{container}?restype=container")
+    url = f"az://{container}/warehouse?endpoint_url={azurite}"
+    for name, value in {"MIXPEEK_BLOBS": url, "AZURE_STORAGE_ACCOUNT": ACCOUNT, "AZURE_STORAGE_KEY": KEY}.items():
+        monkeypatch.setenv(name, value)
+    (found,) = [one for one in say(exits=0) if one["kind"] == "blob store"]
+    assert found["detail"] == "can be written, read and deleted from; clients put files there themselves"
+    config = {"container": container, "endpoint_url": azurite, "credentials": {"account_name": ACCOUNT, "account_key": KEY}}
+    assert not open_source("azure", config, source_path="", settings=allow("127.0.0.1")).list_page().entries

@@ -38,7 +38,7 @@ def s3_blobs(server: S3Server) -> S3Blobs:
     client.create_bucket(Bucket=bucket)
     return S3Blobs(
         bucket,
-        prefix="managed",
+        prefix="managed/",
         endpoint=Endpoint(server.url, server.region, path_style=True),
         access_key_id=server.access_key_id,
         secret_access_key=server.secret_access_key,
@@ -59,6 +59,12 @@ class BlobContract:
         found = blobs.head("ns/a/b.jpg")
         assert found is not None
         assert (found.key, found.size, found.etag, found.content_type) == ("ns/a/b.jpg", len(body), stored.etag, "image/jpeg")
+
+    def test_a_file_that_does_not_fit_into_memory_is_sent_from_disk(self, blobs: BlobStore) -> None:
+        body = b"0123456789" * 1_000_000
+        assert blobs.put("large.bin", io.BytesIO(body)).sha256 == hashlib.sha256(body).hexdigest()
+        with blobs.open("large.bin") as stream:
+            assert stream.read() == body
 
     def test_an_empty_file_is_stored(self, blobs: BlobStore) -> None:
         assert blobs.put("empty.bin", io.BytesIO()).size == 0

@@ -1,8 +1,12 @@
 """Empty sources on real servers, for the contract and for vendors' own tests."""
 
+import functools
 import itertools
 from pathlib import Path
 from typing import Any
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.connect import open_source
@@ -20,6 +24,14 @@ def allow(*hosts: str, **values: Any) -> Settings:
 def new_name(kind: str) -> str:
     """A bucket name that this test session has not used."""
     return f"{kind}-{next(_COUNT)}"
+
+
+@functools.cache
+def account_file() -> dict[str, str]:
+    """The key file of a service account that nobody has."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return {"type": "service_account", "client_email": "a@b", "private_key": pem.decode(), "private_key_id": "k1"}
 
 
 def s3_settings(server: S3Server, **values: Any) -> dict[str, Any]:
