@@ -118,8 +118,9 @@ def _resume_s3(warehouse: Warehouse, server: S3Server) -> None:
         for sync in records.syncs.all():
             if sync.provider == "s3":
                 connection, secrets = records.syncs.connection(sync.connection_id)
+                moved = connection.model_copy(update={"updated_at": warehouse.now()})
                 body = {**connection.config, "endpoint_url": server.url}
-                records.syncs.set_connection(connection.connection_id, body=body, secrets=secrets, now=warehouse.now())
+                records.syncs.put_connection(moved, body=body, secrets=secrets)
                 records.syncs.set(sync.sync_id, now=warehouse.now(), status=SyncStatus.ACTIVE)
 
 
