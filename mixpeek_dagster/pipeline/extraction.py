@@ -132,9 +132,7 @@ class _StepRun:
                 to_infer.append(item)
         if to_infer and not self.loading:
             self.loading = True
-            pool.submit(
-                self.extractor.load
-            )  # beside the first window's preparation; what is wrong with a model, `infer` will say
+            pool.submit(self.extractor.load)  # beside the first preparation; what is wrong with a model, `infer` will say
         prepared = prepare(
             self.extractor, [item.contents for item in to_infer], threads=self.warehouse.settings.threads, stop=stop
         )

@@ -105,6 +105,12 @@ class BlobStore(Protocol):
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 
 
+def check_one_put(size: int, *, largest: int, max_bytes: int | None) -> None:
+    """Raises Invalid: a file of so many bytes is more than the provider takes in one request, or than is allowed."""
+    if size > min(largest, largest if max_bytes is None else max_bytes):
+        raise Invalid(f"A file of {size} bytes is too large to be put in one request.")
+
+
 def check_key(key: str) -> str:
     """The key, when it is of the form that we make: no `..`, no empty part, plain ASCII.
 

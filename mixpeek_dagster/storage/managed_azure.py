@@ -17,7 +17,7 @@ from mixpeek_dagster.errors import AlreadyExists, Changed, Invalid, ProviderDown
 from mixpeek_dagster.models.values import utc_now
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.azure import API_VERSION, AzureCredentials, dated, error_from, sign
-from mixpeek_dagster.storage.blobs import Blob, Presigned, StoreUrl, attachment, check_key
+from mixpeek_dagster.storage.blobs import Blob, Presigned, StoreUrl, attachment, check_key, check_one_put
 from mixpeek_dagster.storage.http import Http, Request, body_stream, read_all
 from mixpeek_dagster.storage.parts import READABLE, range_header
 from mixpeek_dagster.storage.spool import spool
@@ -107,10 +107,10 @@ class AzureBlobs:
 
     def head(self, key: str) -> Blob | None:
         try:
-            headers = self._expect(self._send("HEAD", key), 200, key).headers
+            found = self._expect(self._send("HEAD", key), 200, key)
         except FileNotFoundError:
             return None
-        return Blob(key, int(headers["Content-Length"]), headers.get("ETag", "").strip('"'), headers.get("Content-Type", ""))
+        return Blob(key, int(found.headers["Content-Length"]), _etag(found), found.headers.get("Content-Type", ""))
 
     def copy(self, key: str, to: str, *, etag: str) -> None:
         headers = {"x-ms-copy-source": self._url(key), "x-ms-source-if-match": f'"{etag}"'}
@@ -139,8 +139,8 @@ class AzureBlobs:
         self, key: str, *, expires_s: int, content_type: str = "", size: int | None = None, max_bytes: int | None = None
     ) -> Presigned:
         """As the port says, once: the URL creates, and may not replace. Azure can hold a PUT neither to a type nor to a size."""
-        if size is not None and size > min(LARGEST_PUT, LARGEST_PUT if max_bytes is None else max_bytes):
-            raise Invalid(f"A file of {size} bytes is too large to be put in one request.")
+        if size is not None:
+            check_one_put(size, largest=LARGEST_PUT, max_bytes=max_bytes)
         headers = {"x-ms-blob-type": "BlockBlob", **({"Content-Type": content_type} if content_type else {})}
         return self._presign("PUT", "c", key, expires_s=expires_s, headers=headers)
 

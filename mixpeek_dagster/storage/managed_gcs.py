@@ -14,7 +14,7 @@ from urllib3.response import BaseHTTPResponse
 from mixpeek_dagster.errors import AlreadyExists, Changed, Invalid
 from mixpeek_dagster.models.values import utc_now
 from mixpeek_dagster.settings import Settings
-from mixpeek_dagster.storage.blobs import Blob, Presigned, StoreUrl, attachment, check_key
+from mixpeek_dagster.storage.blobs import Blob, Presigned, StoreUrl, attachment, check_key, check_one_put
 from mixpeek_dagster.storage.gcs import ENDPOINT, GCSCredentials, error_from, object_path, send, service_account
 from mixpeek_dagster.storage.gcs_signing import UrlSigner
 from mixpeek_dagster.storage.http import Http, Request, body_stream, read_all
@@ -126,8 +126,7 @@ class GCSBlobs:
         others may put with a plain PUT."""
         headers = {"Content-Type": content_type} if content_type else {}
         if size is not None:
-            if size > min(LARGEST_PUT, LARGEST_PUT if max_bytes is None else max_bytes):
-                raise Invalid(f"A file of {size} bytes is too large to be put in one request.")
+            check_one_put(size, largest=LARGEST_PUT, max_bytes=max_bytes)
             headers |= {"x-goog-content-length-range": f"{size},{size}", "x-goog-if-generation-match": "0"}
         return self._presign("PUT", key, expires_s=expires_s, headers=headers, query={})
 

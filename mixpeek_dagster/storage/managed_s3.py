@@ -10,8 +10,8 @@ from typing import Any, BinaryIO, cast
 from botocore.config import Config as BotoConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
-from mixpeek_dagster.errors import AlreadyExists, Changed, Invalid, ProviderDown
-from mixpeek_dagster.storage.blobs import Blob, Presigned, StoreUrl, attachment, check_key
+from mixpeek_dagster.errors import AlreadyExists, Changed, ProviderDown
+from mixpeek_dagster.storage.blobs import Blob, Presigned, StoreUrl, attachment, check_key, check_one_put
 from mixpeek_dagster.storage.parts import range_header
 from mixpeek_dagster.storage.s3_config import Endpoint
 from mixpeek_dagster.storage.s3_credentials import aws_session
@@ -111,8 +111,7 @@ class S3Blobs:
         if content_type:
             params["ContentType"] = headers["Content-Type"] = content_type
         if size is not None:
-            if size > min(LARGEST_PUT, LARGEST_PUT if max_bytes is None else max_bytes):
-                raise Invalid(f"A file of {size} bytes is too large to be put in one request.")
+            check_one_put(size, largest=LARGEST_PUT, max_bytes=max_bytes)
             params["ContentLength"] = size  # signed: another length is refused
         return self._presign("put_object", "PUT", params, headers, expires_s)
 
