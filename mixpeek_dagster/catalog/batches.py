@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, Text, cast, delete, func, insert, select, update
 
 from mixpeek_dagster.catalog import tables
-from mixpeek_dagster.catalog.rows import chunks, hold, page
+from mixpeek_dagster.catalog.rows import chunks, hold, page, rows_named
 from mixpeek_dagster.errors import NotFound, WrongState
 from mixpeek_dagster.models.batches import Batch, BatchPart, BatchStatus, Failure, PartStatus, Step, step
 from mixpeek_dagster.models.documents import DocumentState
@@ -57,11 +57,7 @@ class BatchRecords:
 
     def named(self, batch_ids: Iterable[BatchId]) -> dict[BatchId, Batch]:
         """The batches with these ids that exist, by id."""
-        found = {}
-        for chunk in chunks(list(batch_ids)):
-            for row in self._connection.execute(select(_batches).where(_batches.c.batch_id.in_(chunk))):
-                found[BatchId(row.batch_id)] = _batch(row)
-        return found
+        return {BatchId(row.batch_id): _batch(row) for row in rows_named(self._connection, _batches.c.batch_id, batch_ids)}
 
     def by_task(self, task_id: str, *, namespace_id: NamespaceId) -> Batch | None:
         """The batch that answers for a task."""

@@ -10,7 +10,7 @@ from mixpeek_dagster.catalog import request_tables, tables
 from mixpeek_dagster.catalog.groups import aggregate, group_expression
 from mixpeek_dagster.catalog.lists import Listing, ordering, predicate
 from mixpeek_dagster.catalog.operands import Dialect, Sql
-from mixpeek_dagster.catalog.rows import chunks, hold, insert_unique, page
+from mixpeek_dagster.catalog.rows import chunks, hold, insert_unique, page, rows_named
 from mixpeek_dagster.errors import NotFound
 from mixpeek_dagster.models.documents import DocumentState
 from mixpeek_dagster.models.filters import Filter
@@ -66,11 +66,7 @@ class ObjectRecords:
 
     def named(self, object_ids: Iterable[str]) -> dict[str, StoredObject]:
         """The objects with these ids that exist, by id."""
-        found = {}
-        for chunk in chunks(list(object_ids)):
-            for row in self._connection.execute(select(_table).where(_table.c.object_id.in_(chunk))):
-                found[row.object_id] = _value(row)
-        return found
+        return {row.object_id: _value(row) for row in rows_named(self._connection, _table.c.object_id, object_ids)}
 
     def by_unique_value(self, bucket_id: BucketId, unique_value: str) -> StoredObject | None:
         row = self._connection.execute(

@@ -1,6 +1,6 @@
-"""From rows to values and back, and the two lookups every noun has: by id or name, and one page of a list."""
+"""From rows to values and back, and the lookups that nouns share: by id or name, by many ids, and one page of a list."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import Column, ColumnElement, Connection, Row, Select, Table, Update, func, or_, select
@@ -76,3 +76,9 @@ def page(
 def chunks(items: Sequence[T], size: int = 500) -> Sequence[Sequence[T]]:
     """The items in slices of `size`: SQLite and Postgres both limit the parameters of one statement."""
     return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def rows_named(connection: Connection, key: Column[Any], values: Iterable[str]) -> Iterator[Row[Any]]:
+    """The rows of a table whose key is one of these, in no order; any number of them may be asked for."""
+    for chunk in chunks(list(values)):
+        yield from connection.execute(select(key.table).where(key.in_(chunk)))

@@ -9,7 +9,7 @@ from sqlalchemy import Text as Words
 from mixpeek_dagster.catalog import request_tables, tables
 from mixpeek_dagster.catalog.lists import Listing, ordering, predicate
 from mixpeek_dagster.catalog.operands import Sql
-from mixpeek_dagster.catalog.rows import chunks
+from mixpeek_dagster.catalog.rows import rows_named
 from mixpeek_dagster.errors import NotFound
 from mixpeek_dagster.models.batches import BatchStatus
 from mixpeek_dagster.models.ids import BatchId, NamespaceId, TaskId
@@ -47,11 +47,7 @@ class TaskRecords:
 
     def named(self, task_ids: Iterable[TaskId]) -> dict[TaskId, Task]:
         """The tasks with these ids that exist, by id; those of batches are not among them."""
-        found = {}
-        for chunk in chunks(list(task_ids)):
-            for row in self._connection.execute(select(_table).where(_table.c.task_id.in_(chunk))):
-                found[TaskId(row.task_id)] = _value(row)
-        return found
+        return {TaskId(row.task_id): _value(row) for row in rows_named(self._connection, _table.c.task_id, task_ids)}
 
     def page(
         self,
