@@ -77,9 +77,11 @@ def follow(warehouse: Warehouse, sync_id: SyncId, *, budget_s: float) -> Looked:
             return done
 
 
-def is_followable(sync: Sync) -> bool:
-    """Whether the sync's feed may be followed now: it has made a pass, is between two, and is neither paused nor done."""
-    return sync.passes > 0 and sync.cursor.phase is Phase.IDLE and sync.status is SyncStatus.ACTIVE
+def is_followable(sync: Sync, *, when_done: bool = False) -> bool:
+    """Whether the sync's feed may be followed now: it has made a pass, is between two, and is neither paused nor (`when_done` aside)
+    done."""
+    is_up = sync.status is SyncStatus.ACTIVE or (when_done and sync.status is SyncStatus.COMPLETED)
+    return is_up and sync.passes > 0 and sync.cursor.phase is Phase.IDLE
 
 
 def look_at(warehouse: Warehouse, sync_id: SyncId, news: News, *, doubt: Doubt | None = None) -> Looked:
@@ -113,8 +115,7 @@ def _look(warehouse: Warehouse, sync_id: SyncId, news: News, doubt: Doubt | None
         }
     source = warehouse.source(sync)
     pass_hash = config_hash(sync, bucket, place=source.uri)
-    is_done = doubt is not None and sync.passes > 0 and sync.status is SyncStatus.COMPLETED and sync.cursor.phase is Phase.IDLE
-    if not (is_followable(sync) or is_done) or sync.cursor.config_hash != pass_hash:
+    if not is_followable(sync, when_done=doubt is not None) or sync.cursor.config_hash != pass_hash:
         raise NotNow(f"Sync {sync_id} makes a pass first; try again.")
     keys = sorted(named.union(news.keys))
     entries = ask_for(source, keys)

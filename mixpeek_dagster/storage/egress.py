@@ -96,7 +96,7 @@ def check_receiver(url: str, *, allowed_hosts: Collection[str] = ()) -> None:
         UrlRefused: as `check_url`, or plain http.
     """
     parts = check_url(url, allowed_hosts=allowed_hosts)
-    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    host, port = parts.hostname or "", parts.port or 80
     if parts.scheme != "https" and not is_allowed(host, port, allowed_hosts):
         raise UrlRefused(f"Webhooks need https; an operator can allow {host}:{port} in MIXPEEK_ALLOWED_HOSTS.")
 
