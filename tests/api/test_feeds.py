@@ -17,19 +17,19 @@ from mixpeek_dagster.pipeline.syncs import advance
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from tests.api.conftest import open_warehouse
 from tests.pipeline.worlds import NOW
+from tests.storage.mux_stub import MuxStub, asset, rendition
 from tests.storage.scripted import Scripted, scripted
-from tests.storage.test_mux import Stub, asset, rendition
 
 SECRET = "whsec-of-this-test"
 
 
 @pytest.fixture
-def stub() -> Stub:
-    return Stub()
+def stub() -> MuxStub:
+    return MuxStub()
 
 
 @pytest.fixture
-def server(stub: Stub) -> Iterator[Scripted]:
+def server(stub: MuxStub) -> Iterator[Scripted]:
     with scripted(stub.answer) as server:
         yield server
 
@@ -68,7 +68,7 @@ def event(kind: str, **data: Any) -> bytes:
     return json.dumps({"type": kind, "object": {"type": "asset"}, "id": "e1", "data": data}).encode()
 
 
-def test_an_asset_is_known_as_soon_as_mux_tells_of_it_and_gone_as_soon(client: TestClient, path: str, stub: Stub) -> None:
+def test_an_asset_is_known_as_soon_as_mux_tells_of_it_and_gone_as_soon(client: TestClient, path: str, stub: MuxStub) -> None:
     stub.add(asset("one", rendition("high.mp4")))
     ready = event("video.asset.ready", id="one")
     for wanted in (1, 0):  # the second time it is no news

@@ -8,6 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 from urllib.parse import parse_qs, urlsplit
 
+from urllib3 import HTTPHeaderDict
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -31,11 +33,24 @@ class Answer:
     length: int | None = None
 
 
+def part_of(body: bytes, asked: Asked) -> Answer:
+    """The body, or the part that was asked for, as web servers answer `Range: bytes=first-last`."""
+    first, dash, last = asked.headers.get("Range", "").removeprefix("bytes=").partition("-")
+    if not dash:
+        return Answer(body=body)
+    start, end = int(first), min(int(last or len(body)), len(body) - 1)
+    if start >= len(body):
+        return Answer(416, b"", {"Content-Range": f"bytes */{len(body)}"})
+    return Answer(206, body[start : end + 1], {"Content-Range": f"bytes {start}-{end}/{len(body)}"})
+
+
 class Scripted:
-    """A running server: `url`, `host`, what it was `asked`, and the client ports of its `connections`."""
+    """A running server: `url`, `host` and an `other_host` that is the same server, what it was `asked`, and the client ports of its
+    `connections`."""
 
     def __init__(self, port: int) -> None:
         self.host = f"127.0.0.1:{port}"
+        self.other_host = f"localhost:{port}"
         self.url = f"http://{self.host}"
         self.asked: list[Asked] = []
         self.connections: set[int] = set()
@@ -52,7 +67,7 @@ def scripted(answer: Callable[[Asked], Answer]) -> Iterator[Scripted]:
             parts = urlsplit(self.path)
             query = {name: values[0] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            asked = Asked(self.command, parts.path, query, dict(self.headers.items()), body)
+            asked = Asked(self.command, parts.path, query, HTTPHeaderDict(self.headers.items()), body)
             server.asked.append(asked)
             server.connections.add(self.client_address[1])
             said = answer(asked)

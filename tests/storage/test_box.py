@@ -1,12 +1,7 @@
-"""Box, against a stub of the four calls that we make. It shows that our reading of Box's documents holds together, no more."""
+"""Box, against a stub of the calls that we make, which Box's own SDK takes for Box."""
 
 import base64
-import hashlib
-import itertools
-import json
 from collections.abc import Callable, Iterator
-from typing import Any
-from urllib.parse import parse_qs
 
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
@@ -17,117 +12,29 @@ from mixpeek_dagster.storage.box import BoxConfig, BoxSource
 from mixpeek_dagster.storage.connect import open_source
 from mixpeek_dagster.storage.http import Backoff
 from mixpeek_dagster.storage.tokens import Grant
+from tests.storage.box_stub import APP, TOP, BoxStub, answered
 from tests.storage.contract import ProviderContract, World, listing
 from tests.storage.scripted import Answer, Asked, Scripted, scripted
 from tests.storage.worlds import allow
 
-CCG = {"client_id": "app", "client_secret": "hush", "enterprise_id": "1"}
-TOP = "100"
-
-
-class Stub:
-    """A Box of folders and files; `expired` tokens are refused."""
-
-    def __init__(self) -> None:
-        self._ids = itertools.count(1000)
-        self.folders: dict[str, tuple[str, str]] = {"0": ("", "All Files"), TOP: ("0", "top")}
-        """id → (parent, name)"""
-        self.files: dict[str, tuple[str, str, bytes]] = {}
-        """id → (parent, name, body)"""
-        self.expired: set[str] = set()
-        self.used: set[str] = set()
-        """Refresh tokens: each works once."""
-        self.tokens = (f"token-{number}" for number in itertools.count())
-        self.grants: list[dict[str, str]] = []
-        self.busy = 0
-
-    def folder(self, path: bytes) -> str:
-        """The id of the folder that holds a file of this path; made on the way."""
-        at = TOP
-        for name in path.decode().split("/")[:-1]:
-            found = next((key for key, value in self.folders.items() if value == (at, name)), None)
-            if found is None:
-                found = str(next(self._ids))
-                self.folders[found] = (at, name)
-            at = found
-        return at
-
-    def find(self, path: bytes) -> str | None:
-        parent, name = self.folder(path), path.decode().rpartition("/")[2]
-        return next((key for key, value in self.files.items() if value[:2] == (parent, name)), None)
-
-    def put(self, path: bytes, body: bytes) -> None:
-        file_id = self.find(path) or str(next(self._ids))
-        self.files[file_id] = (self.folder(path), path.decode().rpartition("/")[2], body)
-
-    def delete(self, path: bytes) -> None:
-        del self.files[self.find(path) or ""]
-
-    def item(self, file_id: str) -> dict[str, Any]:
-        parent, name, body = self.files[file_id]
-        above: list[dict[str, str]] = []
-        while parent:
-            above.insert(0, {"type": "folder", "id": parent, "name": self.folders[parent][1]})
-            parent = self.folders[parent][0]
-        return {
-            "type": "file",
-            "id": file_id,
-            "name": name,
-            "size": len(body),
-            "sha1": hashlib.sha1(body).hexdigest(),
-            "modified_at": "2026-11-21T10:00:00-08:00",
-            "item_status": "active",
-            "path_collection": {"entries": above},
-        }
-
-    def answer(self, asked: Asked) -> Answer:
-        if asked.path == "/oauth2/token":
-            self.grants.append(grant := {name: values[0] for name, values in parse_qs(asked.body.decode()).items()})
-            if grant.get("refresh_token") in self.used:
-                return _json({"error": "invalid_grant"}, 400)
-            self.used |= {grant["refresh_token"]} if "refresh_token" in grant else set()
-            return _json({"access_token": next(self.tokens), "expires_in": 3600, "refresh_token": f"refresh-{len(self.grants)}"})
-        if asked.path.startswith("/dl/"):
-            assert "Authorization" not in asked.headers
-            return Answer(body=self.files[asked.path[4:]][2])
-        if asked.headers.get("Authorization", "").removeprefix("Bearer ") in self.expired:
-            return Answer(401)
-        if self.busy:
-            self.busy -= 1
-            return Answer(429, b"", {"Retry-After": "3"})
-        _, _, kind, found, *rest = asked.path.split("/")
-        if kind == "folders" and found in self.folders:
-            inside = [{"type": "folder", "id": key, "name": value[1]} for key, value in self.folders.items() if value[0] == found]
-            inside += [self.item(key) for key, value in self.files.items() if value[0] == found]
-            start, limit = int(asked.query.get("marker", 0)), int(asked.query["limit"])
-            marker = str(start + limit) if start + limit < len(inside) else ""
-            return _json({"entries": inside[start : start + limit], "next_marker": marker})
-        if kind == "files" and found in self.files:
-            if rest == ["content"]:
-                return Answer(302, b"", {"Location": f"http://{asked.headers['Host']}/dl/{found}"})
-            return _json(self.item(found))
-        return _json({"type": "error", "code": "not_found"}, 404)
-
-
-def _json(value: object, status: int = 200) -> Answer:
-    return Answer(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
+CCG = {**APP, "enterprise_id": "1"}
 
 
 def source_of(server: Scripted, credentials: dict[str, str] | None = None, waits: list[float] | None = None) -> BoxSource:
     config = {"endpoint_url": server.url, "credentials": credentials or CCG}
-    source = open_source("box", config, source_path=TOP, settings=allow(server.host))
+    source = open_source("box", config, source_path=TOP, settings=allow(server.host, server.other_host))
     assert isinstance(source, BoxSource)
     source._http.backoff = Backoff(sleep=(waits if waits is not None else []).append)
     return source
 
 
 @pytest.fixture
-def stub() -> Stub:
-    return Stub()
+def stub() -> BoxStub:
+    return BoxStub()
 
 
 @pytest.fixture
-def server(stub: Stub) -> Iterator[Scripted]:
+def server(stub: BoxStub) -> Iterator[Scripted]:
     with scripted(stub.answer) as running:
         yield running
 
@@ -136,7 +43,7 @@ class TestBox(ProviderContract):
     impossible = frozenset({"not utf-8", "double slash", "parent", "self", "leading slash", "folder marker", "backslash"})
 
     @pytest.fixture
-    def world(self, stub: Stub, server: Scripted) -> World:
+    def world(self, stub: BoxStub, server: Scripted) -> World:
         def key_of(name: bytes) -> bytes:
             return (stub.find(name) or "999999").encode() + b"/" + name
 
@@ -153,7 +60,7 @@ class TestBox(ProviderContract):
             pass
 
 
-def test_a_listing_keeps_its_place_in_deep_and_wide_trees(stub: Stub, server: Scripted) -> None:
+def test_a_listing_keeps_its_place_in_deep_and_wide_trees(stub: BoxStub, server: Scripted) -> None:
     wanted = {f"d{a}/e{b}/f{c}.txt" for a in range(4) for b in range(4) for c in range(3)}
     for path in wanted:
         stub.put(path.encode(), b"x")
@@ -168,7 +75,7 @@ def test_a_listing_keeps_its_place_in_deep_and_wide_trees(stub: Stub, server: Sc
     assert sorted(found) == sorted(wanted)
 
 
-def test_a_renamed_file_is_gone_under_its_old_name_and_keeps_its_location(stub: Stub, server: Scripted) -> None:
+def test_a_renamed_file_is_gone_under_its_old_name_and_keeps_its_location(stub: BoxStub, server: Scripted) -> None:
     stub.put(b"old.txt", b"x")
     source = source_of(server)
     (old,) = listing(source)
@@ -181,7 +88,7 @@ def test_a_renamed_file_is_gone_under_its_old_name_and_keeps_its_location(stub: 
     assert source.head(new.key) is None  # moved out of the folder
 
 
-def test_the_server_is_waited_for_as_long_as_it_asks(stub: Stub, server: Scripted) -> None:
+def test_the_server_is_waited_for_as_long_as_it_asks(stub: BoxStub, server: Scripted) -> None:
     stub.put(b"a.txt", b"x")
     waits: list[float] = []
     source = source_of(server, waits=waits)
@@ -190,7 +97,7 @@ def test_the_server_is_waited_for_as_long_as_it_asks(stub: Stub, server: Scripte
     assert waits == [3, 3]
 
 
-def test_client_credentials_name_their_subject_and_renew_themselves(stub: Stub, server: Scripted) -> None:
+def test_client_credentials_name_their_subject_and_renew_themselves(stub: BoxStub, server: Scripted) -> None:
     source = source_of(server)
     source.check()
     stub.expired.add("token-0")
@@ -221,13 +128,13 @@ def oauth_source(server: Scripted, tokens: Kept) -> BoxSource:
     config = BoxConfig.model_validate(
         {
             "endpoint_url": server.url,
-            "credentials": {"client_id": "app", "client_secret": "hush", "access_token": "given", "refresh_token": "once"},
+            "credentials": {**APP, "access_token": "given", "refresh_token": "once"},
         }
     )
-    return BoxSource.connect(config, source_path=TOP, settings=allow(server.host), tokens=tokens)
+    return BoxSource.connect(config, source_path=TOP, settings=allow(server.host, server.other_host), tokens=tokens)
 
 
-def test_oauth_tokens_are_refreshed_and_the_new_pair_is_kept_before_it_is_used(stub: Stub, server: Scripted) -> None:
+def test_oauth_tokens_are_refreshed_and_the_new_pair_is_kept_before_it_is_used(stub: BoxStub, server: Scripted) -> None:
     kept = Kept()
     source = oauth_source(server, kept)
     source.check()
@@ -251,7 +158,7 @@ def test_oauth_tokens_are_refreshed_and_the_new_pair_is_kept_before_it_is_used(s
     assert len(stub.grants) == 3, "the pair that could not be kept at once was not lost"
 
 
-def test_another_process_goes_on_with_the_pair_that_was_kept(stub: Stub, server: Scripted) -> None:
+def test_another_process_goes_on_with_the_pair_that_was_kept(stub: BoxStub, server: Scripted) -> None:
     kept = Kept()
     first, second = oauth_source(server, kept), oauth_source(server, kept)
     first.check()
@@ -264,7 +171,7 @@ def test_another_process_goes_on_with_the_pair_that_was_kept(stub: Stub, server:
     assert len(stub.grants) == 1
 
 
-def test_two_processes_that_refresh_at_once_do_not_lock_each_other_out(stub: Stub, server: Scripted) -> None:
+def test_two_processes_that_refresh_at_once_do_not_lock_each_other_out(stub: BoxStub, server: Scripted) -> None:
     """The second is refused, as the token works once, and then finds the first one's pair."""
     kept = Kept()
     source = oauth_source(server, kept)
@@ -276,7 +183,7 @@ def test_two_processes_that_refresh_at_once_do_not_lock_each_other_out(stub: Stu
     assert kept.saved[-1].refresh_token == "refresh-other"
 
 
-def test_a_refresh_token_that_nobody_has_the_next_of_says_to_log_in_again(stub: Stub, server: Scripted) -> None:
+def test_a_refresh_token_that_nobody_has_the_next_of_says_to_log_in_again(stub: BoxStub, server: Scripted) -> None:
     kept = Kept()
     source = oauth_source(server, kept)
     source._http.backoff = Backoff(sleep=lambda _: None)
@@ -286,13 +193,13 @@ def test_a_refresh_token_that_nobody_has_the_next_of_says_to_log_in_again(stub: 
         source.check()
 
 
-def test_an_expired_oauth_token_without_refresh_is_denied(stub: Stub, server: Scripted) -> None:
+def test_an_expired_oauth_token_without_refresh_is_denied(stub: BoxStub, server: Scripted) -> None:
     stub.expired.add("given")
     with pytest.raises(AccessDenied, match="refresh_token"):
-        source_of(server, {"client_id": "app", "client_secret": "hush", "access_token": "given"}).check()
+        source_of(server, {**APP, "access_token": "given"}).check()
 
 
-def test_a_key_pair_signs_its_assertion(stub: Stub, server: Scripted) -> None:
+def test_a_key_pair_signs_its_assertion(stub: BoxStub, server: Scripted) -> None:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     encryption = serialization.BestAvailableEncryption(b"pass")
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption).decode()
@@ -327,7 +234,9 @@ def test_a_source_path_is_a_folder_id(path: str) -> None:
 
 
 def test_a_missing_folder_is_a_wrong_connection(server: Scripted) -> None:
-    source = open_source("box", {"endpoint_url": server.url, "credentials": CCG}, source_path="77", settings=allow(server.host))
+    source = open_source(
+        "box", {"endpoint_url": server.url, "credentials": CCG}, source_path="77", settings=allow(server.host, server.other_host)
+    )
     with pytest.raises(WrongConnection):
         source.check()
 
@@ -337,7 +246,7 @@ Say = Callable[[Asked], Answer]
 
 def saying(answer: Answer) -> Say:
     def say(asked: Asked) -> Answer:
-        return _json({"access_token": "t", "expires_in": 60}) if asked.path == "/oauth2/token" else answer
+        return answered({"access_token": "t", "expires_in": 60}) if asked.path == "/oauth2/token" else answer
 
     return say
 
@@ -349,7 +258,7 @@ def test_an_answer_that_cannot_be_true_is_a_bad_listing(body: bytes) -> None:
 
 
 def test_a_marker_that_leads_to_itself_and_a_broken_token_are_bad_listings() -> None:
-    with scripted(saying(_json({"entries": [], "next_marker": "same"}))) as server, pytest.raises(BadListing):
+    with scripted(saying(answered({"entries": [], "next_marker": "same"}))) as server, pytest.raises(BadListing):
         listing(source_of(server))
     with scripted(saying(Answer())) as server, pytest.raises(BadListing, match="start the pass again"):
         source_of(server).list_page(token="rubbish")
@@ -368,7 +277,7 @@ def test_errors_are_mapped(answer: Answer, kind: type[Exception]) -> None:
             pass
 
 
-def test_a_file_replaced_since_the_listing_is_changed(stub: Stub, server: Scripted) -> None:
+def test_a_file_replaced_since_the_listing_is_changed(stub: BoxStub, server: Scripted) -> None:
     stub.put(b"a.txt", b"one")
     source = source_of(server)
     (old,) = listing(source)
@@ -377,7 +286,7 @@ def test_a_file_replaced_since_the_listing_is_changed(stub: Stub, server: Script
         pass
 
 
-def test_a_file_that_was_just_uploaded_is_waited_for(stub: Stub) -> None:
+def test_a_file_that_was_just_uploaded_is_waited_for(stub: BoxStub) -> None:
     stub.put(b"a.txt", b"one")
     unready = [2]
     waits: list[float] = []
@@ -402,46 +311,29 @@ def test_a_file_that_was_just_uploaded_is_waited_for(stub: Stub) -> None:
 # Events
 
 
-def event(kind: str, item: object, event_id: str = "1") -> dict[str, object]:
-    return {"type": "event", "event_id": event_id, "event_type": kind, "source": item}
-
-
-def test_events_name_files_by_their_key_of_now_and_all_that_is_registered_of_them() -> None:
-    stub = Stub()
+def test_events_name_files_by_their_key_of_now_and_all_that_is_registered_of_them(stub: BoxStub, server: Scripted) -> None:
     stub.put(b"a/new name.txt", b"x")
     (file_id,) = stub.files
-    events = [
-        event("ITEM_RENAME", {"type": "file", "id": file_id}),
-        event("ITEM_RENAME", {"type": "file", "id": file_id}),
-        event("ITEM_TRASH", {"type": "file", "id": "999"}),
-        event("ITEM_CREATE", {"type": "folder", "id": "5"}),
-        event("COMMENT_CREATE", {"type": "file", "id": "7"}),
-        event("ITEM_UPLOAD", {"type": "file", "id": "../users/me"}),
-        event("ITEM_UPLOAD", None),
-        "malformed",
-    ]
-
-    def answer(asked: Asked) -> Answer:
-        if asked.path == "/2.0/events":
-            position = asked.query["stream_position"]
-            assert asked.query["stream_type"] == "changes"
-            if position == "forgotten":
-                return _json({"code": "invalid_stream_position"}, 400)
-            told = events if position == "10" else [event("ITEM_MOVE", {"type": "folder", "id": "5"})] if position == "18" else []
-            return _json({"entries": told, "next_stream_position": {"now": 10, "10": 18}.get(position, 19)})
-        return stub.answer(asked)
-
-    with scripted(answer) as server:
-        config = {"endpoint_url": server.url, "credentials": CCG, "events": True}
-        source = open_source("box", config, source_path=TOP, settings=allow(server.host))
-        assert isinstance(source, BoxSource)
-        assert source.capabilities.feed
-        first = source.news(None)
-        assert (first.messages, first.position) == (0, "10")
-        news = source.news(first.position)
-        assert (news.messages, news.position, news.everything) == (8, "18", False)
-        assert list(news.keys) == [f"{file_id}/a/new name.txt".encode()]
-        assert list(news.prefixes) == [f"{file_id}/".encode(), b"999/"]
-        assert source.news("18").everything
-        lost = source.news("forgotten")
-        assert (lost.everything, lost.position, lost.messages) == (True, "10", 1)
+    stub.tell("ITEM_UPLOAD", {"type": "file", "id": "998"})
+    config = {"endpoint_url": server.url, "credentials": CCG, "events": True}
+    source = open_source("box", config, source_path=TOP, settings=allow(server.host, server.other_host))
+    assert isinstance(source, BoxSource)
+    assert source.capabilities.feed
+    first = source.news(None)
+    assert (first.messages, first.position) == (0, "1"), "the first pass has seen what happened before"
+    stub.tell("ITEM_RENAME", {"type": "file", "id": file_id})
+    stub.tell("ITEM_RENAME", {"type": "file", "id": file_id})
+    stub.tell("ITEM_TRASH", {"type": "file", "id": "999"})
+    stub.tell("ITEM_CREATE", {"type": "folder", "id": "5"})
+    stub.tell("COMMENT_CREATE", {"type": "file", "id": "7"})
+    stub.tell("ITEM_UPLOAD", {"type": "file", "id": "../users/me"})
+    stub.tell("ITEM_UPLOAD", None)
+    stub.events.append("malformed")
+    news = source.news(first.position)
+    assert (news.messages, news.position, news.everything) == (8, "9", False)
+    assert list(news.keys) == [f"{file_id}/a/new name.txt".encode()]
+    assert list(news.prefixes) == [f"{file_id}/".encode(), b"999/"]
+    stub.tell("ITEM_MOVE", {"type": "folder", "id": "5"})
+    assert source.news("9").everything
+    lost = source.news("forgotten")
+    assert (lost.everything, lost.position, lost.messages) == (True, "10", 1)

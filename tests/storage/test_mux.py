@@ -1,9 +1,6 @@
-"""Mux, against a stub of the calls that we make. It shows that our reading of Mux's documents holds together, not Mux itself."""
+"""Mux, against a stub of the calls that we make, which Mux's own SDK takes for Mux."""
 
-import base64
-import json
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -11,54 +8,10 @@ from mixpeek_dagster.errors import AccessDenied, BadListing, Changed, Invalid, P
 from mixpeek_dagster.storage.connect import open_source
 from mixpeek_dagster.storage.http import Backoff
 from mixpeek_dagster.storage.mux import MuxSource
-from tests.storage.contract import listing
-from tests.storage.scripted import Answer, Asked, Scripted, scripted
+from tests.storage.contract import ProviderContract, World, listing
+from tests.storage.mux_stub import CREDENTIALS, MuxStub, answered, asset, rendition
+from tests.storage.scripted import Answer, Scripted, scripted
 from tests.storage.worlds import allow
-
-CREDENTIALS = {"access_token_id": "id", "access_token_secret": "hush"}
-
-
-def rendition(name: str, body: bytes = b"movie", **changes: Any) -> dict[str, Any]:
-    return {"name": name, "ext": "mp4", "filesize": str(len(body)), "height": 720, "status": "ready", **changes}
-
-
-def asset(asset_id: str, *files: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    return {
-        "id": asset_id,
-        "status": "ready",
-        "created_at": "1795000000",
-        "playback_ids": [{"id": f"signed{asset_id}", "policy": "signed"}, {"id": f"play{asset_id}", "policy": "public"}],
-        "static_renditions": {"status": "ready", "files": list(files)},
-        **changes,
-    }
-
-
-class Stub:
-    """An environment of assets, and the files behind their playback ids."""
-
-    def __init__(self) -> None:
-        self.assets: dict[str, dict[str, Any]] = {}
-
-    def add(self, *assets: dict[str, Any]) -> None:
-        self.assets |= {each["id"]: each for each in assets}
-
-    def answer(self, asked: Asked) -> Answer:
-        if asked.path.startswith("/play"):
-            return Answer(body=b"movie")
-        if asked.headers.get("Authorization") != f"Basic {base64.b64encode(b'id:hush').decode()}":
-            return _json({"error": {"type": "unauthorized"}}, 401)
-        found = asked.path.removeprefix("/video/v1/assets").strip("/")
-        if found:
-            known = found in self.assets
-            return _json({"data": self.assets[found]}) if known else _json({"error": {"type": "not_found"}}, 404)
-        start, limit = int(asked.query.get("cursor", 0)), int(asked.query["limit"])
-        assert limit <= 100
-        rest = list(self.assets.values())[start:]
-        return _json({"data": rest[:limit], "next_cursor": str(start + limit) if len(rest) > limit else None})
-
-
-def _json(value: object, status: int = 200) -> Answer:
-    return Answer(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
 
 def source_of(server: Scripted, path: str = "mux://", **credentials: str) -> MuxSource:
@@ -70,17 +23,43 @@ def source_of(server: Scripted, path: str = "mux://", **credentials: str) -> Mux
 
 
 @pytest.fixture
-def stub() -> Stub:
-    return Stub()
+def stub() -> MuxStub:
+    return MuxStub()
 
 
 @pytest.fixture
-def server(stub: Stub) -> Iterator[Scripted]:
+def server(stub: MuxStub) -> Iterator[Scripted]:
     with scripted(stub.answer) as running:
         yield running
 
 
-def test_ready_assets_with_an_mp4_are_listed_and_others_are_not(stub: Stub, server: Scripted) -> None:
+class TestMux(ProviderContract):
+    """An asset is made, not named: a file's name is what we call the asset, and a file that changes is another rendition of it."""
+
+    @pytest.fixture
+    def world(self, stub: MuxStub, server: Scripted) -> World:
+        def put(name: bytes, body: bytes) -> None:
+            stub.bodies[name.hex()] = body
+            made = len(stub.assets.get(name.hex(), {}).get("static_renditions", {}).get("files", []))
+            files = [rendition(f"{number}.mp4", body, height=360 + number) for number in range(made + 1)]
+            stub.add(asset(name.hex(), *files))
+
+        def key_of(name: bytes) -> bytes:
+            return name.hex().encode() + b".mp4"
+
+        return World(source=source_of(server), put=put, delete=lambda name: stub.assets.pop(name.hex()), key_of=key_of)
+
+    def test_entries_carry_time_and_content_type(self, world: World) -> None:
+        world.put(b"photo.jpg", b"x")
+        (entry,) = listing(world.source)
+        assert (entry.modified_at, entry.content_type) == (1795000000, "video/mp4")
+
+    def test_names_below_the_source_path_are_given_as_text(self, world: World) -> None:
+        world.put(b"x", b"x")
+        assert [world.source.relative(entry.key) for entry in listing(world.source)] == ["78.mp4"]
+
+
+def test_ready_assets_with_an_mp4_are_listed_and_others_are_not(stub: MuxStub, server: Scripted) -> None:
     stub.add(
         asset("good", rendition("low.mp4", height=360), rendition("high.mp4", height=1080), rendition("audio.m4a", height=9999)),
         asset("preparing", rendition("high.mp4"), status="preparing"),
@@ -105,14 +84,14 @@ def test_ready_assets_with_an_mp4_are_listed_and_others_are_not(stub: Stub, serv
 
 
 @pytest.mark.parametrize("limit", [1, 7, 100, 1000])
-def test_any_page_size_lists_the_same(stub: Stub, server: Scripted, limit: int) -> None:
+def test_any_page_size_lists_the_same(stub: MuxStub, server: Scripted, limit: int) -> None:
     stub.add(*(asset(f"a{number}", *([rendition("high.mp4")] if number % 2 else [])) for number in range(250)))
     source = source_of(server)
     assert len({entry.key for entry in listing(source, limit=limit)}) == 125
     assert len(source.list_page(limit=limit).entries) <= limit
 
 
-def test_a_better_rendition_is_another_revision(stub: Stub, server: Scripted) -> None:
+def test_a_better_rendition_is_another_revision(stub: MuxStub, server: Scripted) -> None:
     stub.add(asset("a", rendition("low.mp4", height=360)))
     source = source_of(server)
     (old,) = listing(source)
@@ -124,7 +103,7 @@ def test_a_better_rendition_is_another_revision(stub: Stub, server: Scripted) ->
         pass
 
 
-def test_one_asset_can_be_named(stub: Stub, server: Scripted) -> None:
+def test_one_asset_can_be_named(stub: MuxStub, server: Scripted) -> None:
     stub.add(asset("a1", rendition("high.mp4")), asset("b2", rendition("high.mp4")), asset("bare"))
     assert [entry.key for entry in listing(source_of(server, "mux://b2"))] == [b"b2.mp4"]
     assert listing(source_of(server, "mux://bare")) == []
@@ -134,7 +113,7 @@ def test_one_asset_can_be_named(stub: Stub, server: Scripted) -> None:
         source_of(server, "mux://a/b")
 
 
-def test_missing_and_private_files(stub: Stub, server: Scripted) -> None:
+def test_missing_and_private_files(stub: MuxStub, server: Scripted) -> None:
     stub.add(asset("private", rendition("high.mp4"), playback_ids=[{"id": "x", "policy": "signed"}]))
     source = source_of(server)
     assert source.head(b"none.mp4") is None
@@ -157,7 +136,7 @@ def test_an_answer_that_cannot_be_true_is_a_bad_listing(body: bytes) -> None:
 
 
 def test_a_cursor_that_leads_to_itself_is_a_bad_listing() -> None:
-    with scripted(lambda _asked: _json({"data": [], "next_cursor": "same"})) as server, pytest.raises(BadListing):
+    with scripted(lambda _asked: answered({"data": [], "next_cursor": "same"})) as server, pytest.raises(BadListing):
         listing(source_of(server))
 
 
