@@ -4,7 +4,23 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 from typing import cast as cast_type
 
-from sqlalchemy import Connection, Row, Text, bindparam, case, cast, delete, func, insert, literal, or_, select, tuple_, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    Text,
+    and_,
+    bindparam,
+    case,
+    cast,
+    delete,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
 from mixpeek_dagster.catalog import request_tables, tables
 from mixpeek_dagster.catalog.groups import aggregate, group_expression
@@ -12,6 +28,7 @@ from mixpeek_dagster.catalog.lists import Listing, ordering, predicate
 from mixpeek_dagster.catalog.operands import Dialect, Sql
 from mixpeek_dagster.catalog.rows import chunks, hold, insert_unique, page, rows_named
 from mixpeek_dagster.errors import NotFound
+from mixpeek_dagster.models.batches import Batch, BatchStatus
 from mixpeek_dagster.models.documents import DocumentState
 from mixpeek_dagster.models.filters import Filter
 from mixpeek_dagster.models.ids import BucketId, CollectionId, NamespaceId, ObjectId, SyncId
@@ -192,6 +209,20 @@ class ObjectRecords:
             if status is ObjectStatus.COMPLETED:
                 values["tries"] = 0
             self._connection.execute(update(_table).where(_table.c.object_id.in_(chunk)).values(values))
+
+    def expected_later(self, object_ids: Iterable[str], batch: Batch) -> set[str]:
+        """Those of the objects that a batch made after this one will still take: it is under way, or a sync is filling it."""
+        items, later = tables.batch_items, tables.batches
+        comes = or_(
+            later.c.status.in_([BatchStatus.QUEUED, BatchStatus.PROCESSING]),
+            and_(later.c.status == BatchStatus.DRAFT, later.c.sync_id.is_not(None)),
+        )
+        is_later = tuple_(later.c.created_at, later.c.batch_id) > tuple_(literal(batch.created_at), literal(batch.batch_id))
+        query = select(items.c.item_id).join(later, later.c.batch_id == items.c.batch_id).where(comes, is_later)
+        found: set[str] = set()
+        for chunk in chunks(list(object_ids)):
+            found.update(self._connection.execute(query.where(items.c.item_id.in_(chunk))).scalars())
+        return found
 
     def fail(self, errors: Mapping[str, str], *, hopeless: Collection[str] = (), now: str) -> None:
         """Set objects FAILED with their reasons, and count the try; for the `hopeless` ones it counts as their last."""

@@ -19,7 +19,7 @@ from mixpeek_dagster.catalog.tables import metadata
 from mixpeek_dagster.errors import AlreadyExists, CatalogError, NotFound
 from mixpeek_dagster.models.batches import Batch, BatchPart, BatchStatus, PartStatus
 from mixpeek_dagster.models.documents import DocumentState
-from mixpeek_dagster.models.ids import BatchId, NamespaceId
+from mixpeek_dagster.models.ids import BatchId, NamespaceId, SyncId
 from mixpeek_dagster.models.namespaces import Namespace
 from mixpeek_dagster.pipeline.batches import settle
 from mixpeek_dagster.settings import Settings
@@ -231,6 +231,37 @@ def add_batch(catalog: Catalog, namespace: Namespace, *, parts: int, status: Par
         records.batches.add(batch)
         records.batches.add_parts(made, [])
     return batch
+
+
+def test_an_object_is_expected_by_the_batches_after_a_given_one_that_will_run(catalog: Catalog, namespace: Namespace) -> None:
+    ends = [BatchStatus.QUEUED, BatchStatus.PROCESSING, BatchStatus.DRAFT, BatchStatus.COMPLETED, BatchStatus.CANCELED]
+    with catalog.transaction() as records:
+        bucket = make_bucket(records, namespace)
+        sync = add_sync(records, bucket)
+
+        def add(number: int, status: BatchStatus, item: str, *, sync_id: SyncId | None = None) -> Batch:
+            made = Batch(
+                batch_id=BatchId(f"btch_{number}"),
+                namespace_id=namespace.namespace_id,
+                bucket_id=bucket.bucket_id,
+                sync_id=sync_id,
+                status=BatchStatus.DRAFT,
+                created_at=f"2026-11-22T00:00:0{number // 4}.000000Z",
+                updated_at=NOW,
+            )
+            records.batches.add(made)
+            made = records.batches.append_items(made, [item, "other"], now=NOW)
+            records.batches.set(made.batch_id, now=NOW, status=status)
+            return made
+
+        add(0, BatchStatus.QUEUED, "earlier")
+        given = add(1, BatchStatus.PROCESSING, "mine")
+        for number, status in enumerate(ends, 2):
+            add(number, status, f"pushed {status}")
+        add(9, BatchStatus.DRAFT, "synced", sync_id=sync.sync_id)
+        asked = ["earlier", "mine", "synced", *(f"pushed {status}" for status in ends), *map(str, range(600))]
+        found = records.objects.expected_later(asked, given)
+    assert found == {"pushed QUEUED", "pushed PROCESSING", "synced"}
 
 
 def test_every_part_is_claimed_by_exactly_one_of_many(catalog: Catalog, namespace: Namespace) -> None:

@@ -14,6 +14,7 @@ from mixpeek_dagster.pipeline.batches import MAX_STALLS, Superseded, cancel, cre
 from mixpeek_dagster.pipeline.extraction import run_step
 from mixpeek_dagster.pipeline.intake import Intake
 from mixpeek_dagster.pipeline.removal import remove_objects
+from mixpeek_dagster.pipeline.verification import verify
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from tests.pipeline.worlds import NOW, Clock, Library, windows_of
 
@@ -405,6 +406,35 @@ def test_a_file_that_changed_since_it_was_listed_is_left_to_the_next_pass(librar
     (report,) = library.run()
     assert (report.step.skipped, report.step.failed, report.step.documents) == (1, 0, 1)
     library.cycle()
+    assert library.texts() == [1, 7]
+    library.assert_exact()
+
+
+@pytest.mark.parametrize("text", [b"one", b"bad"])
+def test_an_object_that_changes_while_its_batch_runs_waits_for_the_batch_that_takes_the_change(
+    warehouse: Warehouse, clock: Clock, text: bytes
+) -> None:
+    """Until then it is neither done nor to be tried again, and its documents are not called stale."""
+    library = fresh_library(warehouse, clock, fail_on="bad")
+    library.with_settings(max_failed_ratio=1.0)
+    library.world.put("a.txt", text)
+    library.world.put("b.txt", b"b")
+    library.poll()
+    key, run_id = start(library)
+
+    def change(_step: Any) -> None:
+        clock.move(1)
+        library.world.put("a.txt", b"changed")
+        library.poll()
+
+    run_step(warehouse, key, library.passages, run_id=run_id, progress=change)
+    statuses = {path: stored.status for path, stored in library.objects().items()}
+    assert statuses == {"a.txt": ObjectStatus.PENDING, "b.txt": ObjectStatus.COMPLETED}
+    assert [(check.stale, check.failed) for check in verify(warehouse)] == [(0, 0)] * 2
+    assert library.poll().counters.new == 0
+    assert len(library.batches()) == 2, "a failure that is outdated is not tried again"
+    library.run()
+    assert library.object_statuses() == {ObjectStatus.COMPLETED}
     assert library.texts() == [1, 7]
     library.assert_exact()
 
