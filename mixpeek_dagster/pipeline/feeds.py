@@ -1,7 +1,8 @@
 """Follow a provider's change feed: each file that it names is asked for at the source and merged as a pass would merge it.
 
-Feeds are accelerators. They are followed between passes only, under the sync's lock; what they miss, the next pass finds. News are
-acknowledged after the transaction that records what they led to: a crash makes them come again, which changes nothing.
+Feeds are accelerators. They are followed between passes only, under the sync's lock; what they miss, the next pass finds. More
+deletes than a pass would believe are left to one, which is due at once then, and asks. News are acknowledged after the transaction
+that records what they led to: a crash makes them come again, which changes nothing.
 """
 
 import time
@@ -11,9 +12,9 @@ from typing import cast
 from mixpeek_dagster.catalog.syncs import LockLost
 from mixpeek_dagster.errors import MixpeekError, Transient, WrongState
 from mixpeek_dagster.models.ids import SyncId
-from mixpeek_dagster.models.syncs import Phase, Sync, SyncStatus
+from mixpeek_dagster.models.syncs import Counters, Phase, Sync, SyncStatus
 from mixpeek_dagster.pipeline.intake import Intake
-from mixpeek_dagster.pipeline.merge import ask_for, compare, config_hash
+from mixpeek_dagster.pipeline.merge import ask_for, believed_deletes, compare, config_hash
 from mixpeek_dagster.pipeline.removal import finish_removals, remove_objects
 from mixpeek_dagster.pipeline.syncs import LOCK_S
 from mixpeek_dagster.pipeline.warehouse import Warehouse
@@ -121,7 +122,7 @@ def _look(warehouse: Warehouse, sync_id: SyncId, news: News, doubt: Doubt | None
     entries = ask_for(source, keys)
     there = [entry for entry in entries if entry is not None]
     gone = [key for key, entry in zip(keys, entries) if entry is None]
-    if doubt is not None and gone and (len(gone) > doubt.most_deletes or not source.list_page(limit=1).entries):
+    if doubt is not None and gone and not source.list_page(limit=1).entries:
         gone = []  # an unmounted or emptied folder looks like this: a pass asks before it deletes
     intake = Intake(sync, bucket, source, again=doubt.again if doubt is not None else 0)
     cursor = sync.cursor.model_copy(update={"generation": sync.cursor.generation + 1, "pass_hash": pass_hash})
@@ -133,16 +134,36 @@ def _look(warehouse: Warehouse, sync_id: SyncId, news: News, doubt: Doubt | None
         found = compare(records, intake, cursor, Page(there, None), present, source=source, room=0, now=now)
         intake.record(records, found.taken, generation=cursor.generation)
         doomed = [rows[key] for key in gone if key in rows] if sync.spec.reconcile.on_delete else []
+        is_too_many = len(doomed) > _believed(sync, doubt)
+        doomed = [] if is_too_many else doomed
         lost = [str(row[5]) for row in doomed if row[5]]
         remove_objects(records, warehouse, [*found.taken.drifted_out, *lost], now=now)
         records.syncs.remove_keys(sync_id, [row[0] for row in doomed])
         intake.fill_batches(records, found.taken.object_ids, settings=warehouse.settings, cursor=cursor, now=now)
         intake.close_batches(records, settings=warehouse.settings, now=now)
         after = cursor.model_copy(update={"feed_position": position, "pass_hash": sync.cursor.pass_hash})
-        due = {"triggered_at": now} if news.everything else {}
+        due: dict[str, str] = {}
+        if doubt is None:
+            after = after.model_copy(update={"feed_deleted": cursor.feed_deleted + len(doomed)})
+            due = {"triggered_at": now} if news.everything or (is_too_many and not _is_holding(sync)) else {}
         records.syncs.save(sync_id, owner=warehouse.owner, cursor=after.model_dump(mode="json"), **due)
     finish_removals(warehouse)
     return Looked(news.messages, found.taken.new, found.taken.changed, len(doomed) + len(found.taken.drifted_out))
+
+
+def _is_holding(sync: Sync) -> bool:
+    """Whether the last pass held deletes back, and waits for somebody to confirm them."""
+    return sync.last_counters is not None and sync.last_counters.held > 0
+
+
+def _believed(sync: Sync, doubt: Doubt | None) -> int:
+    """How many deletes may be made without a pass: of what feeds tell as many as a pass would believe, over all news since the last."""
+    if _is_holding(sync):
+        return 0
+    if doubt is not None:
+        return doubt.most_deletes
+    last = sync.last_counters or Counters()
+    return believed_deletes(sync.spec, registered=last.listed - last.skipped) - sync.cursor.feed_deleted
 
 
 def follow_all(warehouse: Warehouse, *, budget_s: float) -> dict[SyncId, Looked | MixpeekError]:

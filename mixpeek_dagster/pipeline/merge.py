@@ -203,8 +203,12 @@ def room_of(cursor: SyncCursor, spec: SyncSpec) -> int:
 def held_deletes(counters: Counters, spec: SyncSpec, *, missing: int, registered: int) -> int:
     """How many deletes are too many to believe: more than 100 and the allowed share, or everything there was."""
     vanished = counters.listed == 0 and missing > 0
-    many = missing > max(SURE_DELETES, spec.max_deleted_ratio * registered)
-    return missing if vanished or many else 0
+    return missing if vanished or missing > believed_deletes(spec, registered=registered) else 0
+
+
+def believed_deletes(spec: SyncSpec, *, registered: int) -> int:
+    """How many of so many registered files may be gone without anybody being asked."""
+    return max(SURE_DELETES, int(spec.max_deleted_ratio * registered))
 
 
 def ask_for(source: ObjectSource, keys: Sequence[bytes]) -> list[Entry | None]:

@@ -147,6 +147,44 @@ def test_a_feed_that_lost_track_asks_for_a_pass(told: Library) -> None:
     assert told.now().cursor.feed_position == "later"
 
 
+def test_more_deletes_than_a_pass_would_believe_are_left_to_a_pass_which_asks(library: Library) -> None:
+    """Over all that a feed tells between two passes, not over one message."""
+    library.world.told = []
+    names = [f"{number:04}.txt" for number in range(1000)]
+    for name in names:
+        library.world.put(name, b"x")
+    library.cycle()
+
+    def lose(*lost: str) -> Looked:
+        for name in lost:
+            library.world.delete(name)
+        tell(library, *lost, "never-there.txt")
+        return take(library)
+
+    assert lose(*names[:150]).deleted == 150
+    assert lose(*names[150:200]).deleted == 50
+    assert library.now().triggered_at is None
+    assert lose(names[200]).deleted == 0
+    assert library.now().triggered_at is not None, "a pass finds out"
+    assert len(library.objects()) == 800
+
+    for name in names[201:700]:
+        library.world.delete(name)
+    library.poll()
+    assert library.now().last_counters.held == 500  # type: ignore[union-attr]
+    assert lose(names[700]).deleted == 0
+    assert library.now().triggered_at is None, "it was asked for already"
+    library.world.put("new.txt", b"new")
+    tell(library, "new.txt")
+    assert take(library).new == 1
+    assert len(library.objects()) == 801
+
+    library.set_sync(confirm_deletes=True)
+    library.poll()
+    library.assert_follows_source()
+    assert lose(names[701]).deleted == 1
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_any_mix_of_news_and_passes_follows_the_source(told: Library, seed: int) -> None:
     chance = random.Random(seed)
