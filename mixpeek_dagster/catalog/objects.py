@@ -210,15 +210,15 @@ class ObjectRecords:
                 values["tries"] = 0
             self._connection.execute(update(_table).where(_table.c.object_id.in_(chunk)).values(values))
 
-    def expected_later(self, object_ids: Iterable[str], batch: Batch) -> set[str]:
-        """Those of the objects that a batch made after this one will still take: it is under way, or a sync is filling it."""
+    def taken_later(self, object_ids: Iterable[str], batch: Batch) -> set[str]:
+        """Those of the objects that are in a batch submitted after this one, or in one that a sync is filling: it says how they are."""
         items, later = tables.batch_items, tables.batches
-        comes = or_(
-            later.c.status.in_([BatchStatus.QUEUED, BatchStatus.PROCESSING]),
+        mine = tuple_(literal(batch.submitted_at or ""), literal(batch.batch_id))
+        is_later = or_(
+            tuple_(later.c.submitted_at, later.c.batch_id) > mine,
             and_(later.c.status == BatchStatus.DRAFT, later.c.sync_id.is_not(None)),
         )
-        is_later = tuple_(later.c.created_at, later.c.batch_id) > tuple_(literal(batch.created_at), literal(batch.batch_id))
-        query = select(items.c.item_id).join(later, later.c.batch_id == items.c.batch_id).where(comes, is_later)
+        query = select(items.c.item_id).join(later, later.c.batch_id == items.c.batch_id).where(is_later)
         found: set[str] = set()
         for chunk in chunks(list(object_ids)):
             found.update(self._connection.execute(query.where(items.c.item_id.in_(chunk))).scalars())

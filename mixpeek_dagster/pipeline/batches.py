@@ -198,7 +198,7 @@ def finish_step(
 
 
 def _settle_objects(records: Records, batch: Batch, part: BatchPart, *, now: str) -> None:
-    """Say of a part's objects how they came out; those that changed meanwhile, and are in a later batch, wait for it."""
+    """Say of a part's objects how they came out; a later batch that took one of them, because it changed meanwhile, says it."""
     if batch.type != "BUCKET":
         return
     start = (part.part - 1) * batch.part_size
@@ -206,10 +206,9 @@ def _settle_objects(records: Records, batch: Batch, part: BatchPart, *, now: str
     failed = {str(one.object_id): one.error for one in failures}
     hopeless = {str(one.object_id) for one in failures if one.error_type in HOPELESS}
     items = [item for _, item in records.batches.items(batch.batch_id, start=start, stop=start + batch.part_size)]
-    waiting = records.objects.expected_later(items, batch)
-    done = [item for item in items if item not in failed and item not in waiting]
-    records.objects.set_status(done, ObjectStatus.COMPLETED, now=now)
-    records.objects.fail({item: error for item, error in failed.items() if item not in waiting}, hopeless=hopeless, now=now)
+    mine = set(items) - records.objects.taken_later(items, batch)
+    records.objects.set_status([item for item in items if item in mine and item not in failed], ObjectStatus.COMPLETED, now=now)
+    records.objects.fail({item: error for item, error in failed.items() if item in mine}, hopeless=hopeless, now=now)
 
 
 def settle(records: Records, batch_id: BatchId, *, settings: Settings, now: str) -> Batch:

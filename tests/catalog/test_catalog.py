@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -19,7 +20,7 @@ from mixpeek_dagster.catalog.tables import metadata
 from mixpeek_dagster.errors import AlreadyExists, CatalogError, NotFound
 from mixpeek_dagster.models.batches import Batch, BatchPart, BatchStatus, PartStatus
 from mixpeek_dagster.models.documents import DocumentState
-from mixpeek_dagster.models.ids import BatchId, NamespaceId, SyncId
+from mixpeek_dagster.models.ids import BatchId, NamespaceId
 from mixpeek_dagster.models.namespaces import Namespace
 from mixpeek_dagster.pipeline.batches import settle
 from mixpeek_dagster.settings import Settings
@@ -233,35 +234,36 @@ def add_batch(catalog: Catalog, namespace: Namespace, *, parts: int, status: Par
     return batch
 
 
-def test_an_object_is_expected_by_the_batches_after_a_given_one_that_will_run(catalog: Catalog, namespace: Namespace) -> None:
-    ends = [BatchStatus.QUEUED, BatchStatus.PROCESSING, BatchStatus.DRAFT, BatchStatus.COMPLETED, BatchStatus.CANCELED]
+def test_an_object_is_taken_later_by_batches_submitted_after_a_given_one(catalog: Catalog, namespace: Namespace) -> None:
     with catalog.transaction() as records:
         bucket = make_bucket(records, namespace)
         sync = add_sync(records, bucket)
 
-        def add(number: int, status: BatchStatus, item: str, *, sync_id: SyncId | None = None) -> Batch:
+        def add(number: int, status: BatchStatus, item: str, submitted_at: str | None, **more: Any) -> Batch:
             made = Batch(
                 batch_id=BatchId(f"btch_{number}"),
                 namespace_id=namespace.namespace_id,
                 bucket_id=bucket.bucket_id,
-                sync_id=sync_id,
                 status=BatchStatus.DRAFT,
-                created_at=f"2026-11-22T00:00:0{number // 4}.000000Z",
+                created_at=NOW,
                 updated_at=NOW,
+                **more,
             )
             records.batches.add(made)
             made = records.batches.append_items(made, [item, "other"], now=NOW)
-            records.batches.set(made.batch_id, now=NOW, status=status)
-            return made
+            records.batches.set(made.batch_id, now=NOW, status=status, submitted_at=submitted_at)
+            return records.batches.get(made.batch_id)
 
-        add(0, BatchStatus.QUEUED, "earlier")
-        given = add(1, BatchStatus.PROCESSING, "mine")
-        for number, status in enumerate(ends, 2):
-            add(number, status, f"pushed {status}")
-        add(9, BatchStatus.DRAFT, "synced", sync_id=sync.sync_id)
-        asked = ["earlier", "mine", "synced", *(f"pushed {status}" for status in ends), *map(str, range(600))]
-        found = records.objects.expected_later(asked, given)
-    assert found == {"pushed QUEUED", "pushed PROCESSING", "synced"}
+        add(0, BatchStatus.QUEUED, "earlier", "1")
+        given = add(1, BatchStatus.PROCESSING, "mine", "2")
+        add(2, BatchStatus.COMPLETED, "at the same time", "2")
+        for number, status in enumerate([BatchStatus.QUEUED, BatchStatus.FAILED, BatchStatus.CANCELED], 3):
+            add(number, status, f"later {status}", "3")
+        add(6, BatchStatus.DRAFT, "never submitted", None)
+        add(7, BatchStatus.DRAFT, "being filled", None, sync_id=sync.sync_id)
+        asked = {item for number in range(8) for _, item in records.batches.items(BatchId(f"btch_{number}"))} - {"other"}
+        found = records.objects.taken_later([*asked, *map(str, range(600))], given)
+    assert asked - found == {"earlier", "mine", "never submitted"}
 
 
 def test_every_part_is_claimed_by_exactly_one_of_many(catalog: Catalog, namespace: Namespace) -> None:
