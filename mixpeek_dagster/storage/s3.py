@@ -15,6 +15,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 
 from mixpeek_dagster.errors import Archived, BadListing, Changed, Invalid
+from mixpeek_dagster.models.values import storable
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.content_types import guess_content_type
 from mixpeek_dagster.storage.egress import check_url
@@ -110,7 +111,7 @@ class S3Source:
             # The answer to a HEAD has no body, so it cannot tell a missing key from a missing bucket: ask again in full.
             with self._send("GET", key) as response:
                 if response.status != 200:
-                    raise self._error(response, self.location(key))
+                    raise self._error(response, key)
                 return _entry(key, response.headers)
         except FileNotFoundError:
             return None
@@ -124,7 +125,7 @@ class S3Source:
             query["versionId"] = if_match.version
         response = self._send("GET", key, query, headers)
         if response.status not in READABLE:
-            raise self._error(response, self.location(key))
+            raise self._error(response, key)
         with body_stream(response, host=self._host, start=start, length=length) as stream:
             found = _entry(key, response.headers)
             # Some servers ignore If-Match. That a file ends before the part (416) is said without its ETag.
@@ -142,7 +143,7 @@ class S3Source:
         return key[self.place.parent :].decode("utf-8", "surrogateescape")
 
     def location(self, key: bytes) -> str:
-        return f"s3://{self.place.bucket}/{key.decode('utf-8', 'backslashreplace')}"
+        return f"s3://{self.place.bucket}/{storable(key.decode('utf-8', 'surrogateescape'))}"
 
     def check(self) -> None:
         for entry in self.list_page(limit=1).entries:
@@ -157,7 +158,7 @@ class S3Source:
         for attempt in range(LISTING_TRIES):
             response = self._send("GET", None, query)
             if response.status != 200:
-                raise self._error(response, self.uri)
+                raise self._error(response)
             try:
                 return parse_page(response.stream(CHUNK), what=self.uri, known=known)
             except (BadListing, HTTPError) as error:
@@ -182,7 +183,7 @@ class S3Source:
     ) -> Callable[[], Request]:
         """Makes requests for a file, or for the bucket where `key` is None."""
         endpoint = self._endpoint
-        url = bucket_url(endpoint, self.place.bucket) + ("" if key is None else "/" + quote(_checked(key), safe="/~"))
+        url = bucket_url(endpoint, self.place.bucket) + ("" if key is None else "/" + quote(key, safe="/~"))
         return lambda: sign(method, url, query, headers, keys=self._credentials.get_frozen_credentials(), region=endpoint.region)
 
     @cached_property
@@ -205,16 +206,21 @@ class S3Source:
     def _host(self) -> str:
         return urlsplit(self._endpoint.url).hostname or "S3" if self._endpoint.url else f"S3 in {self._endpoint.region}"
 
-    def _error(self, response: BaseHTTPResponse, what: str) -> Exception:
-        return error_from(response.status, response.headers, read_all(response), what=what)
+    def _error(self, response: BaseHTTPResponse, key: bytes | None = None) -> Exception:
+        """What an answer about a file, or about the bucket where `key` is None, means."""
+        what = self.uri if key is None else self.location(key)
+        body = read_all(response)
+        if response.status == 400 and key is not None and not _is_text(key):
+            return FileNotFoundError(f"{what} does not exist: keys are UTF-8 here, and this is not.")
+        return error_from(response.status, response.headers, body, what=what)
 
 
-def _checked(key: bytes) -> bytes:
+def _is_text(key: bytes) -> bool:
     try:
         key.decode()
-    except UnicodeDecodeError as error:
-        raise FileNotFoundError("S3 keys are UTF-8; there is none like this.") from error
-    return key
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _longest_text(after: bytes) -> str:
