@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 
-from mixpeek_dagster.errors import Archived, BadListing, Changed, Invalid
+from mixpeek_dagster.errors import Archived, BadListing, Changed, Invalid, WrongConnection
 from mixpeek_dagster.models.values import storable
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.content_types import guess_content_type
@@ -24,7 +24,7 @@ from mixpeek_dagster.storage.http import Http, Request, body_stream, read_all
 from mixpeek_dagster.storage.parts import READABLE, range_header
 from mixpeek_dagster.storage.places import Place
 from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
-from mixpeek_dagster.storage.s3_config import Endpoint, S3Config, endpoint_of, place_of
+from mixpeek_dagster.storage.s3_config import Endpoint, S3Config, check_endpoint, endpoint_of, place_of
 from mixpeek_dagster.storage.s3_credentials import CredentialSource, credentials_of, discover_backblaze
 from mixpeek_dagster.storage.s3_errors import error_from
 from mixpeek_dagster.storage.s3_events import QueueFeed
@@ -66,8 +66,10 @@ class S3Source:
         for url in (endpoint.url if endpoint else None, config.events.queue_url if config.events else None):
             if url is not None:
                 check_url(url, allowed_hosts=settings.allowed_hosts)
+        place = place_of(config, source_path)
+        check_endpoint(endpoint, place.bucket)
         return cls(
-            place_of(config, source_path),
+            place,
             config=config,
             credentials=credentials_of(config, settings),
             http=Http(allowed_hosts=settings.allowed_hosts, verify=config.verify_ssl),
@@ -212,7 +214,10 @@ class S3Source:
         body = read_all(response)
         if response.status == 400 and key is not None and not _is_text(key):
             return FileNotFoundError(f"{what} does not exist: keys are UTF-8 here, and this is not.")
-        return error_from(response.status, response.headers, body, what=what)
+        error = error_from(response.status, response.headers, body, what=what)
+        if key is None and isinstance(error, FileNotFoundError):
+            return WrongConnection(f"{what}: the server takes the bucket for a file: endpoint_url must not hold a bucket.")
+        return error
 
 
 def _is_text(key: bytes) -> bool:

@@ -5,6 +5,7 @@ The relatives differ by the `PRESETS` table: where their endpoint is, what their
 
 import re
 from typing import Literal, NamedTuple, Self
+from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
@@ -147,6 +148,21 @@ def endpoint_of(config: S3Config) -> Endpoint | None:
     return Endpoint(
         template.format(region=region, account_id=config.account_id, project_ref=config.project_ref), region, path_style
     )
+
+
+_ENDPOINT = re.compile(r"s3[.-].*|.*\.r2\.cloudflarestorage\.com|(fly|t3)\.storage\..*")
+"""Hosts that are endpoints by themselves: with a bucket's name before them they are the bucket's own."""
+
+
+def check_endpoint(endpoint: Endpoint | None, bucket: str) -> None:
+    """Raises Invalid: the endpoint is the bucket's own address, as consoles show it. Every key would be looked for at a wrong place."""
+    parts = urlsplit(endpoint.url or "" if endpoint else "")
+    path = parts.path if parts.path != f"/{bucket}" else ""
+    host = parts.netloc.removeprefix(f"{bucket}.")
+    if not _ENDPOINT.fullmatch(host):
+        host = parts.netloc
+    if (host, path) != (parts.netloc, parts.path):
+        raise Invalid(f"endpoint_url must not hold the bucket {bucket!r}: write {parts.scheme}://{host}{path}.")
 
 
 def _region_in(url: str) -> str | None:
