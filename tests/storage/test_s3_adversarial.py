@@ -63,6 +63,15 @@ def test_a_key_outside_of_the_source_is_none_of_its_files_and_not_asked_for() ->
         assert source.head(b"inside/a.txt") is not None
 
 
+def bomb_in(encoding: str) -> bytes:
+    """A listing whose token is an entity, in an encoding in which a document type reads otherwise than in ASCII."""
+    declared = f"<?xml version='1.0' encoding='{encoding}'?>"
+    page = GOOD.decode().partition("?>")[2].replace("<Name>b", "<Name>" + "&a;" * 3)
+    if encoding == "utf-16":
+        return f'{declared}<!DOCTYPE x [<!ENTITY a "aaaa">]>{page}'.encode(encoding)
+    return declared.encode() + f'<!DOCTYPE x [<!ENTITY a "aaaa">]>{page}'.encode(encoding)
+
+
 LIES = {
     "cut in the middle of an entry": GOOD[:-120],
     "cut before the end": GOOD[: -len("</ListBucketResult>")],
@@ -80,6 +89,9 @@ LIES = {
     "an entry without size": GOOD.replace(b"<Size>3</Size>", b"", 1),
     "a size that is no number": GOOD.replace(b"<Size>3</Size>", b"<Size>big</Size>", 1),
     "a time that is none": GOOD.replace(b"2026-11-21", b"yesterday", 1),
+    "a document type in UTF-16": bomb_in("utf-16"),
+    "a document type in EBCDIC": bomb_in("cp500"),
+    "another encoding": GOOD.replace(b'"UTF-8"', b'"windows-1252"'),
     "a document type": b'<!DOCTYPE x [<!ENTITY a "aaaa">]>' + GOOD.partition(b"?>")[2],
 }
 
