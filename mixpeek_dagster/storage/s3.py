@@ -20,7 +20,7 @@ from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.content_types import guess_content_type
 from mixpeek_dagster.storage.egress import check_url
 from mixpeek_dagster.storage.feed import News
-from mixpeek_dagster.storage.http import Http, Request, body_stream, read_all
+from mixpeek_dagster.storage.http import Http, Request, body_stream, read_all, read_chunks
 from mixpeek_dagster.storage.parts import READABLE, range_header
 from mixpeek_dagster.storage.places import Place
 from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
@@ -33,7 +33,6 @@ from mixpeek_dagster.storage.s3_requests import bucket_url, sign
 
 LARGEST_PAGE = 1000
 LISTING_TRIES = 3
-CHUNK = 256 * 1024
 UNTYPED = frozenset({"", "binary/octet-stream", "application/octet-stream"})
 """What S3 says of a file that was put without a content type."""
 
@@ -162,7 +161,7 @@ class S3Source:
             if response.status != 200:
                 raise self._error(response)
             try:
-                return parse_page(response.stream(CHUNK), what=self.uri, known=known)
+                return parse_page(read_chunks(response, host=self._host), what=self.uri, known=known)
             except (BadListing, HTTPError) as error:
                 response.close()
                 wait_s = self._http.backoff.wait_s(attempt, None)

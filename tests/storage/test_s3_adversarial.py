@@ -1,5 +1,7 @@
 """S3 sources against servers that lie, break off, storm and stall: never a short listing taken for a whole one."""
 
+import threading
+import time
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -169,6 +171,36 @@ def test_a_wait_longer_than_a_tick_is_left_to_the_caller() -> None:
             source_of(server, waits).list_page()
         assert len(server.asked) == 1
     assert waits == []
+
+
+@pytest.mark.parametrize("answer", [Answer(body=GOOD, drip_s=0.05), Answer(403, error_xml("AccessDenied"), drip_s=0.05)])
+def test_an_answer_that_drips_is_given_up(answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mixpeek_dagster.storage.http.ANSWER_S", 0.4)
+    with scripted(lambda _asked: answer) as server:
+        started = time.monotonic()
+        with pytest.raises(ProviderDown, match="has not ended"):
+            source_of(server).list_page()
+        assert time.monotonic() - started < len(answer.body) * answer.drip_s / 4
+        assert len(server.asked) == 1, "another try would take as long"
+
+
+@pytest.mark.parametrize("headers_first", [False, True])
+def test_a_server_that_says_nothing_is_not_waited_for_four_times(headers_first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mixpeek_dagster.storage.egress.READ_S", 0.3)
+    over = threading.Event()
+
+    def answer(_: Asked) -> Answer:
+        if not headers_first:
+            over.wait(30)
+        return Answer(body=GOOD, drip_s=30)
+
+    with scripted(answer) as server:
+        source = source_of(server)
+        source._http.backoff = Backoff(sleep=lambda _: None, first_s=0.0, most_s=0.4)
+        with pytest.raises(ProviderDown, match="did not answer in time"):
+            source.list_page()
+        assert len(server.asked) == (1 if headers_first else 2)
+        over.set()
 
 
 ERRORS: list[tuple[int, str, type[Exception], str]] = [
