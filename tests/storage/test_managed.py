@@ -4,19 +4,21 @@ import hashlib
 import io
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+import botocore.session
 import pytest
 import urllib3
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mixpeek_dagster.errors import AccessDenied, AlreadyExists, Changed, Forbidden, Invalid, ProviderDown
-from mixpeek_dagster.storage.blobs import BlobStore, check_key, safe_name, upload_key
+from mixpeek_dagster.storage import managed_s3
+from mixpeek_dagster.storage.blobs import BlobStore, StoreUrl, check_key, safe_name, upload_key
 from mixpeek_dagster.storage.managed import LocalBlobs, Permission, sign, verify
 from mixpeek_dagster.storage.managed_s3 import S3Blobs
 from mixpeek_dagster.storage.s3_config import Endpoint
@@ -310,6 +312,22 @@ def test_a_presigned_put_takes_just_what_was_signed(seaweedfs: S3Server) -> None
     assert send(reading.url + "x", None, "GET").status == 403
     with pytest.raises(Invalid):
         blobs.presign_put("up/y.png", expires_s=60, size=10, max_bytes=9)
+
+
+def test_own_credentials_that_cannot_be_used_are_denied_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(managed_s3, "aws_session", botocore.session.Session)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    blobs = S3Blobs.at(StoreUrl("any", "", {}))
+    calls: list[Callable[[], object]] = [lambda: blobs.head("a"), lambda: blobs.presign_get("a", expires_s=60)]
+    for call in calls:
+        with pytest.raises(AccessDenied, match="credentials"):
+            call()
+    monkeypatch.setenv("AWS_PROFILE", "nope")
+    with pytest.raises(AccessDenied, match=r"\(nope\)"):
+        S3Blobs.at(StoreUrl("any", "", {}))
 
 
 def test_a_wrong_key_of_the_bucket_is_denied(seaweedfs: S3Server) -> None:
