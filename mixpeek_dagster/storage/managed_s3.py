@@ -106,6 +106,9 @@ class S3Blobs:
     def delete(self, key: str) -> None:
         self._call("delete_object", key, self._params(key))
 
+    def remove_leftovers(self) -> int:
+        return 0
+
     def presign_put(
         self, key: str, *, expires_s: int, content_type: str = "", size: int | None = None, max_bytes: int | None = None
     ) -> Presigned:
