@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ from botocore.exceptions import ClientError
 from mixpeek_dagster.errors import AlreadyExists, Changed
 from mixpeek_dagster.storage.blobs import Blob, Presigned, StoreUrl, attachment, check_key, check_one_put
 from mixpeek_dagster.storage.parts import range_header
-from mixpeek_dagster.storage.s3_config import Endpoint
+from mixpeek_dagster.storage.s3_config import Endpoint, region_in
 from mixpeek_dagster.storage.s3_credentials import aws_session, botocore_errors
 from mixpeek_dagster.storage.s3_errors import error_from
 from mixpeek_dagster.storage.s3_listing import plain_etag
@@ -21,6 +22,13 @@ from mixpeek_dagster.storage.spool import spool
 
 LARGEST_PUT = 5 * 1024**3
 """What S3 takes in one request."""
+
+
+def own_region() -> str | None:
+    """The region that the environment or the profile names."""
+    with botocore_errors():
+        found: str | None = os.environ.get("AWS_REGION") or aws_session().get_config_variable("region")
+    return found
 
 
 class _EndsBefore(Exception):
@@ -63,9 +71,13 @@ class S3Blobs:
 
     @classmethod
     def at(cls, url: StoreUrl) -> "S3Blobs":
-        """The store that `s3://bucket/prefix?region=eu-west-1&endpoint_url=https://…` names, with this machine's credentials."""
+        """The store that `s3://bucket/prefix?region=eu-west-1&endpoint_url=https://…` names, with this machine's credentials.
+
+        Without a region it is in the one that this machine's AWS settings name; another server than AWS's has none of those.
+        """
         endpoint_url = url.options.get("endpoint_url")
-        endpoint = Endpoint(endpoint_url, url.options.get("region", "us-east-1"), path_style=endpoint_url is not None)
+        region = url.options.get("region") or (region_in(endpoint_url) if endpoint_url else own_region())
+        endpoint = Endpoint(endpoint_url, region or "us-east-1", path_style=endpoint_url is not None)
         return cls(url.place, prefix=url.prefix, endpoint=endpoint)
 
     def put(

@@ -138,7 +138,7 @@ def endpoint_of(config: S3Config) -> Endpoint | None:
         scheme = "" if "://" in config.endpoint_url else f"http{'s' * config.use_ssl}://"
         url = scheme + config.endpoint_url.rstrip("/")
         style = path_style or (config.path_style is None and config.provider == "s3" and ".amazonaws.com" not in url)
-        return Endpoint(url, config.region or _region_in(url) or config.preset.region or "us-east-1", style)
+        return Endpoint(url, config.region or region_in(url) or config.preset.region or "us-east-1", style)
     region = config.region or config.preset.region
     if region is None:
         return None
@@ -165,7 +165,8 @@ def check_endpoint(endpoint: Endpoint | None, bucket: str) -> None:
         raise Invalid(f"endpoint_url must not hold the bucket {bucket!r}: write {parts.scheme}://{host}{path}.")
 
 
-def _region_in(url: str) -> str | None:
+def region_in(url: str) -> str | None:
+    """The region that an endpoint's host names."""
     found = re.search(r"//s3\.([a-z0-9-]+)\.(?:backblazeb2|wasabisys|amazonaws)\.com", url)
     return found[1] if found else None
 

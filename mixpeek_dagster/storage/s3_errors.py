@@ -34,6 +34,7 @@ MEANINGS: dict[str, Meaning] = {
     "PermanentRedirect": (WrongConnection, "the bucket is in another region"),
     "TemporaryRedirect": (WrongConnection, "the bucket is in another region, or was made minutes ago"),
     "AuthorizationHeaderMalformed": (WrongConnection, "the bucket is in another region"),
+    "AuthorizationQueryParametersError": (WrongConnection, "the bucket is in another region"),
     "IllegalLocationConstraintException": (WrongConnection, "the bucket is in another region"),
     "RegionDisabledException": (
         WrongConnection,

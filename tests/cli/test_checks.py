@@ -160,6 +160,24 @@ def test_a_blob_store_that_cannot_be_used_is_wrong_and_the_table_says_what_to_do
     assert remedy in found["remedy"]
 
 
+def test_a_blob_store_whose_urls_clients_cannot_use_is_wrong(library: Library, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that signs for another region than the bucket's: AWS corrects the region of its own requests, not of URLs."""
+
+    def answer(asked: Asked) -> Answer:
+        if "X-Amz-Signature" in asked.query:
+            return Answer(400, error_xml("AuthorizationQueryParametersError", "<Region>eu-central-1</Region>"))
+        return Answer(204 if asked.method == "DELETE" else 200, b"check" if asked.method == "GET" else b"", {"ETag": '"e"'})
+
+    with scripted(answer) as server:
+        settings = {"MIXPEEK_BLOBS": f"s3://b?endpoint_url={server.url}", "AWS_ACCESS_KEY_ID": "A", "AWS_SECRET_ACCESS_KEY": "S"}
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+        found = wrong(say(exits=1))
+    assert (found["kind"], found["code"]) == ("blob store", "wrong_connection")
+    assert "presigned URL" in found["problem"] and "set region to 'eu-central-1'" in found["problem"]
+    assert "X-Amz" not in found["problem"]
+
+
 def test_a_blob_store_that_works_is_left_as_it_was(
     library: Library, say: Say, azurite: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

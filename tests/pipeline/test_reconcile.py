@@ -13,6 +13,7 @@ from mixpeek_dagster.pipeline.batches import MAX_STALLS, open_step
 from mixpeek_dagster.pipeline.extraction import run_step
 from mixpeek_dagster.pipeline.reconcile import GRACE_S, RunState, reconcile, run_ended
 from mixpeek_dagster.pipeline.uploads import announce
+from mixpeek_dagster.pipeline.warehouse import Warehouse
 from tests.catalog.worlds import feature
 from tests.pipeline.worlds import NOW, Library
 
@@ -157,7 +158,12 @@ def announced(library: Library, *names: str) -> list[str]:
 def test_a_blob_store_that_refuses_a_delete_holds_nothing_else_up(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = announced(library, "a.txt", "b.txt", "c.txt")
     blobs, healed = library.warehouse.blobs, []
-    monkeypatch.setattr("mixpeek_dagster.pipeline.reconcile.finish_removals", lambda _: healed.append("removals") or 0)
+
+    def heal(_: Warehouse) -> int:
+        healed.append("removals")
+        return 1
+
+    monkeypatch.setattr("mixpeek_dagster.pipeline.reconcile.finish_removals", heal)
 
     def refuse(key: str, *, error: Exception) -> None:
         if key == keys[1]:
@@ -171,8 +177,7 @@ def test_a_blob_store_that_refuses_a_delete_holds_nothing_else_up(library: Libra
         assert str(error) in done.words
     assert healed == ["removals", "removals"]
     monkeypatch.setattr(blobs, "delete", delete)
-    assert reconcile(library.warehouse, lambda _: RunState.ALIVE).uploads == 1, "the others were given up before"
-    assert reconcile(library.warehouse, lambda _: RunState.ALIVE).words == "Nothing to settle."
+    assert [reconcile(library.warehouse, lambda _: RunState.ALIVE).uploads for _ in range(2)] == [1, 0]
 
 
 def test_a_blob_store_that_is_down_is_asked_once_and_holds_nothing_else_up(

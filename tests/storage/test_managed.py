@@ -330,6 +330,32 @@ def test_own_credentials_that_cannot_be_used_are_denied_with_the_reason(monkeypa
         S3Blobs.at(StoreUrl("any", "", {}))
 
 
+@pytest.mark.parametrize(
+    ("options", "environment", "region"),
+    [
+        ({}, {}, "us-east-1"),
+        ({}, {"AWS_REGION": "eu-west-1"}, "eu-west-1"),
+        ({}, {"AWS_DEFAULT_REGION": "eu-west-2"}, "eu-west-2"),
+        ({}, {"AWS_PROFILE": "ours"}, "eu-north-1"),
+        ({"region": "eu-west-3"}, {"AWS_REGION": "eu-west-1"}, "eu-west-3"),
+        ({"endpoint_url": "https://s3.eu-west-3.amazonaws.com"}, {"AWS_REGION": "eu-west-1"}, "eu-west-3"),
+        ({"endpoint_url": "https://minio.example"}, {"AWS_REGION": "eu-west-1"}, "us-east-1"),
+    ],
+)
+def test_urls_are_signed_for_the_region_that_is_set(
+    options: dict[str, str], environment: dict[str, str], region: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config").write_text("[profile ours]\nregion = eu-north-1\n")
+    monkeypatch.setattr(managed_s3, "aws_session", botocore.session.Session)
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    keys = {"AWS_ACCESS_KEY_ID": "AKIATEST", "AWS_SECRET_ACCESS_KEY": "hush", "AWS_CONFIG_FILE": str(tmp_path / "config")}
+    for name, value in {**keys, **environment}.items():
+        monkeypatch.setenv(name, value)
+    url = S3Blobs.at(StoreUrl("any", "", options)).presign_get("a", expires_s=60).url
+    assert f"%2F{region}%2Fs3%2F" in url
+
+
 def test_a_wrong_key_of_the_bucket_is_denied(seaweedfs: S3Server) -> None:
     endpoint = Endpoint(seaweedfs.url, seaweedfs.region, path_style=True)
     blobs = S3Blobs("any", endpoint=endpoint, access_key_id=seaweedfs.access_key_id, secret_access_key="wrong")
