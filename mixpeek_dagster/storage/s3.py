@@ -108,12 +108,12 @@ class S3Source:
             response = self._send("HEAD", key)
             read_all(response)  # nothing, but the connection is free again
             if response.status == 200:
-                return _entry(key, response.headers)
+                return self._entry(key, response.headers)
             # The answer to a HEAD has no body, so it cannot tell a missing key from a missing bucket: ask again in full.
             with self._send("GET", key) as response:
                 if response.status != 200:
                     raise self._error(response, key)
-                return _entry(key, response.headers)
+                return self._entry(key, response.headers)
         except FileNotFoundError:
             return None
 
@@ -128,9 +128,9 @@ class S3Source:
         if response.status not in READABLE:
             raise self._error(response, key)
         with body_stream(response, host=self._host, start=start, length=length) as stream:
-            found = _entry(key, response.headers)
+            etag = plain_etag(response.headers.get("ETag", ""))
             # Some servers ignore If-Match. That a file ends before the part (416) is said without its ETag.
-            if if_match is not None and if_match.etag and response.status != 416 and found.etag != if_match.etag:
+            if if_match is not None and if_match.etag and response.status != 416 and etag != if_match.etag:
                 raise Changed(f"{self.location(key)} changed since it was listed.")
             yield stream
 
@@ -207,6 +207,19 @@ class S3Source:
     def _host(self) -> str:
         return urlsplit(self._endpoint.url).hostname or "S3" if self._endpoint.url else f"S3 in {self._endpoint.region}"
 
+    def _entry(self, key: bytes, headers: Mapping[str, str]) -> Entry:
+        size, content_type = headers.get("Content-Length") or "0", headers.get("Content-Type", "")
+        if not size.isdecimal():
+            raise BadListing(f"{self.location(key)}: its Content-Length is no number.")
+        return Entry(
+            key=key,
+            size=int(size),
+            etag=plain_etag(headers.get("ETag", "")),
+            modified_at=_timestamp(headers.get("Last-Modified", "")),
+            content_type=content_type if content_type not in UNTYPED else guess_content_type(key) or content_type,
+            storage_class=headers.get("x-amz-storage-class") or "STANDARD",
+        )
+
     def _error(self, response: BaseHTTPResponse, key: bytes | None = None) -> Exception:
         """What an answer about a file, or about the bucket where `key` is None, means."""
         what = self.uri if key is None else self.location(key)
@@ -235,14 +248,9 @@ def _longest_text(after: bytes) -> str:
         return after[: error.start].decode()
 
 
-def _entry(key: bytes, headers: Mapping[str, str]) -> Entry:
-    modified = headers.get("Last-Modified")
-    content_type = headers.get("Content-Type", "")
-    return Entry(
-        key=key,
-        size=int(headers.get("Content-Length") or 0),
-        etag=plain_etag(headers.get("ETag", "")),
-        modified_at=parsedate_to_datetime(modified).timestamp() if modified else 0.0,
-        content_type=content_type if content_type not in UNTYPED else guess_content_type(key) or content_type,
-        storage_class=headers.get("x-amz-storage-class") or "STANDARD",
-    )
+def _timestamp(text: str) -> float:
+    """Unix seconds, 0 where the text is no time: times are only shown and filtered on."""
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return 0.0

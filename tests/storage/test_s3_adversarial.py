@@ -263,6 +263,24 @@ def test_a_download_that_breaks_off_is_down_and_not_short() -> None:
         stream.read()
 
 
+@pytest.mark.parametrize("time", ["yesterday", "", "Sun, 22 Nov 99999 00:00:00 GMT", "Sun, 22 Nov 2026 00:00:00 +9999999"])
+def test_a_file_whose_time_is_none_is_there_and_is_read(time: str) -> None:
+    with scripted(lambda _: Answer(body=b"abc", headers={"ETag": '"e"', "Last-Modified": time})) as server:
+        source = source_of(server)
+        found = source.head(b"k")
+        assert found is not None
+        assert (found.size, found.etag, found.modified_at) == (3, "e", 0.0)
+        with source.open(b"k", if_match=found) as stream:
+            assert stream.read() == b"abc"
+
+
+@pytest.mark.parametrize("size", ["many", "-3", "3, 3"])
+def test_a_file_whose_size_is_none_is_an_answer_that_cannot_be_true(size: str) -> None:
+    with scripted(lambda _: Answer(body=b"", headers={"ETag": '"e"', "Content-Length": size})) as server:
+        with pytest.raises(BadListing, match="s3://b/k"):
+            source_of(server).head(b"k")
+
+
 def test_a_redirect_is_not_followed() -> None:
     with scripted(lambda _asked: Answer(307, b"", {"Location": "http://169.254.169.254/latest"})) as server:
         with pytest.raises(WrongConnection):
