@@ -184,6 +184,8 @@ class S3Source:
     ) -> Callable[[], Request]:
         """Makes requests for a file, or for the bucket where `key` is None."""
         endpoint = self._endpoint
+        if self._config.requester_pays:
+            headers = {**headers, "x-amz-request-payer": "requester"}
         url = bucket_url(endpoint, self.place.bucket) + ("" if key is None else "/" + quote(key, safe="/~"))
         return lambda: sign(method, url, query, headers, keys=self._credentials.get_frozen_credentials(), region=endpoint.region)
 

@@ -88,6 +88,7 @@ class S3Config(BaseModel):
         verify_ssl: off accepts any certificate.
         path_style: bucket in the path rather than the host name; the preset's when left out.
         order: `unordered` for a server known not to list in byte order (it would be found out, but only after a while).
+        requester_pays: pay for the requests, as some public buckets ask of their readers.
         account_id: Cloudflare account of an R2 bucket. project_ref: Supabase project.
         events: a queue of the bucket's notifications, which makes changes known within seconds.
     """
@@ -103,6 +104,7 @@ class S3Config(BaseModel):
     verify_ssl: bool = True
     path_style: bool | None = None
     order: Literal["bytes", "unordered"] = "bytes"
+    requester_pays: bool = False
     account_id: str | None = Label
     project_ref: str | None = Label
     credentials: S3Credentials | None = None

@@ -8,7 +8,10 @@ from mixpeek_dagster.errors import AccessDenied, Archived, Changed, MixpeekError
 Meaning = tuple[type[MixpeekError], str]
 
 MEANINGS: dict[str, Meaning] = {
-    "AccessDenied": (AccessDenied, "these credentials may not do that: grant s3:ListBucket and s3:GetObject"),
+    "AccessDenied": (
+        AccessDenied,
+        "these credentials may not do that: grant s3:ListBucket and s3:GetObject, or set requester_pays where the bucket asks for it",
+    ),
     "AllAccessDisabled": (AccessDenied, "all access to the bucket is disabled"),
     "AccountProblem": (AccessDenied, "the account has a problem: see the provider's console"),
     "InvalidAccessKeyId": (
@@ -52,6 +55,11 @@ MEANINGS: dict[str, Meaning] = {
     "OperationAborted": (ProviderDown, "another operation is going on"),
 }
 
+SSE_C: Meaning = (
+    AccessDenied,
+    "it is encrypted with a key that its owner did not give to the provider (SSE-C), and cannot be read without: store it otherwise",
+)
+
 BY_STATUS: dict[int, Meaning] = {
     301: MEANINGS["PermanentRedirect"],
     307: MEANINGS["TemporaryRedirect"],
@@ -77,7 +85,8 @@ def error_from(status: int, headers: Mapping[str, str], body: bytes, *, what: st
     code = error_code(body)
     if code in ("NoSuchKey", "NoSuchVersion"):
         return FileNotFoundError(f"{what} does not exist.")
-    kind, cause = MEANINGS.get(code) or BY_STATUS.get(status) or _by_class(status)
+    is_sse_c = code == "InvalidRequest" and b"Server Side Encryption" in body
+    kind, cause = SSE_C if is_sse_c else MEANINGS.get(code) or BY_STATUS.get(status) or _by_class(status)
     region = headers.get("x-amz-bucket-region") or _region(body)
     if kind is WrongConnection and region and "region" in cause:
         cause += f": set region to {region!r}"

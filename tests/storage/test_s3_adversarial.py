@@ -281,6 +281,36 @@ def test_a_file_whose_size_is_none_is_an_answer_that_cannot_be_true(size: str) -
             source_of(server).head(b"k")
 
 
+def test_a_bucket_whose_requesters_pay_is_read_by_a_connection_that_says_so() -> None:
+    def answer(asked: Asked) -> Answer:
+        if asked.headers.get("x-amz-request-payer") != "requester" or "x-amz-request-payer" not in asked.headers["Authorization"]:
+            return Answer(403, error_xml("AccessDenied"))
+        return Answer(body=GOOD if "list-type" in asked.query else b"abc", headers={"ETag": '"e1"'})
+
+    with scripted(answer) as server:
+        with pytest.raises(AccessDenied, match="requester_pays"):
+            source_of(server).list_page()
+        config = {"endpoint_url": server.url, "credentials": KEYS, "requester_pays": True}
+        source = open_source("s3", config, source_path="b", settings=allow(server.host))
+        entry = source.list_page().entries[0]
+        assert source.head(entry.key) is not None
+        with source.open(entry.key, if_match=entry) as stream:
+            assert stream.read() == b"abc"
+        source.check()
+
+
+def test_a_file_under_a_key_of_the_customers_own_says_so() -> None:
+    words = (
+        "The object was stored using a form of Server Side Encryption. The correct parameters must be provided to retrieve it."
+    )
+    body = error_xml("InvalidRequest").replace(b"private detail", words.encode())
+    with scripted(lambda _: Answer(400, body)) as server:
+        with pytest.raises(AccessDenied, match=r"s3://b/k.*SSE-C"), source_of(server).open(b"k"):
+            pass
+        with pytest.raises(AccessDenied, match=r"s3://b/k.*SSE-C"):
+            source_of(server).head(b"k")
+
+
 def test_a_redirect_is_not_followed() -> None:
     with scripted(lambda _asked: Answer(307, b"", {"Location": "http://169.254.169.254/latest"})) as server:
         with pytest.raises(WrongConnection):
