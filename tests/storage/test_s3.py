@@ -1,7 +1,8 @@
 """S3 sources against real servers: SeaweedFS (signatures) and moto (byte order, STS, archive classes)."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import botocore.session
 import pytest
@@ -49,6 +50,38 @@ class TestMotoBelowAPrefix(ProviderContract):
     @pytest.fixture
     def world(self, moto: S3Server) -> World:
         return s3_world(moto, prefix="vid eos/2026/")
+
+
+class Relative(ProviderContract):
+    """One of the presets, at moto instead of its own endpoint."""
+
+    impossible = frozenset({"not utf-8", "newline"})  # moto cannot route a newline
+    provider: ClassVar[str]
+    values: ClassVar[Mapping[str, str]] = {}
+
+    @pytest.fixture
+    def world(self, moto: S3Server) -> World:
+        return s3_world(moto, provider=self.provider, **self.values)
+
+
+class TestWasabi(Relative):
+    provider = "wasabi"
+
+
+class TestR2(Relative):
+    provider, values = "r2", {"account_id": "acc1", "region": "auto"}
+
+
+class TestBackblaze(Relative):
+    provider = "backblaze"
+
+
+class TestTigris(Relative):
+    provider, values = "tigris", {"region": "auto"}
+
+
+class TestSupabase(Relative):
+    provider, values = "supabase", {"project_ref": "ref1"}
 
 
 @pytest.fixture
