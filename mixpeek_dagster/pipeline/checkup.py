@@ -177,7 +177,7 @@ def _source(warehouse: Warehouse, sync: Sync, connection: str) -> Callable[[], C
     def question() -> str:
         source = warehouse.open_source(sync.connection_id, sync.spec.source_path)  # anew: credentials may have changed
         source.check()
-        return f"{source.uri} can be listed and read"
+        return f"{source.uri} can be listed" + (" and read" if source.list_page(limit=1).entries else "; there is no file yet")
 
     name = sync.sync_id if connection == sync.connection_id else f"{sync.sync_id} ({connection})"
     return lambda: _asked("sync", name, question)

@@ -60,6 +60,14 @@ def test_a_warehouse_that_works_passes_and_says_what_was_asked(library: Library,
     assert all(one["ok"] and one["detail"] for one in found)
 
 
+def test_a_place_without_files_says_so(library: Library, say: Say) -> None:
+    (found,) = [one for one in say(exits=0) if one["kind"] == "sync"]
+    assert found["detail"].endswith("can be listed; there is no file yet")
+    library.world.put("a.txt", b"a")
+    (found,) = [one for one in say(exits=0) if one["kind"] == "sync"]
+    assert found["detail"].endswith("can be listed and read")
+
+
 def test_a_source_that_refuses_fails_the_check_and_the_table_says_so(library: Library, say: Say) -> None:
     def refuse(_: str) -> None:
         raise AccessDenied("the key may not list")

@@ -218,5 +218,24 @@ def test_an_endpoint_that_only_looks_like_the_bucket_is_taken(provider: str, end
     open_source(provider, {"endpoint_url": endpoint_url, "credentials": KEYS}, source_path=f"{bucket}/x", settings=allow())
 
 
+@pytest.mark.parametrize("path", ["films/videos", "films/", "films"])
+@pytest.mark.parametrize(
+    ("provider", "config"),
+    [
+        ("s3", {"bucket_name": "films", "credentials": KEYS}),
+        ("gcs", {"bucket": "films", "endpoint_url": "https://gcs.example"}),
+        ("azure", {"container": "films", "credentials": {"account_name": "acc", "account_key": "a2V5"}}),
+    ],
+)
+def test_a_path_that_repeats_the_bucket_is_refused_with_both_readings(provider: str, config: dict[str, Any], path: str) -> None:
+    with pytest.raises(Invalid, match="begins with the bucket's own name") as raised:
+        open_source(provider, config, source_path=path, settings=allow())
+    assert f"{'/' + path!r}" in raised.value.message
+    assert f"{'/' + path.partition('/')[2]!r}" in raised.value.message
+    in_the_folder = open_source(provider, config, source_path="/films/videos", settings=allow())
+    assert in_the_folder.uri.endswith("films/films/videos/")
+    assert open_source(provider, config, source_path="filmstrips", settings=allow()).uri.endswith("films/filmstrips/")
+
+
 def test_what_the_api_repeats_is_passed_over() -> None:
     read_config("s3", {"provider_type": "s3", "bucket": "b", "credentials": KEYS})
