@@ -58,7 +58,7 @@ class ObjectRecords:
                 .where(_table.c.object_id == bindparam("_id"))
                 .values({name: bindparam(name) for name in changeable})
             )
-            rows = [_row(stored) for stored in objects]
+            rows = [_row(stored) for stored in sorted(objects, key=lambda stored: stored.object_id)]  # as `hold_all` takes them
             self._connection.execute(
                 statement, [{name: row[name] for name in changeable} | {"_id": row["object_id"]} for row in rows]
             )
@@ -66,6 +66,18 @@ class ObjectRecords:
     def hold(self, object_id: str) -> None:
         """Keep other transactions from changing it until this one ends."""
         hold(self._connection, _table.c.object_id, object_id)
+
+    def hold_all(self, object_ids: Iterable[str]) -> dict[str, int]:
+        """Keep other transactions from changing objects until this one ends: the revisions of those that exist. Everybody takes them in
+        the order of their ids, so that nobody waits for somebody who waits."""
+        found: dict[str, int] = {}
+        for chunk in chunks(sorted(set(object_ids))):
+            query = (
+                select(_table.c.object_id, _table.c.revision).where(_table.c.object_id.in_(chunk)).order_by(_table.c.object_id)
+            )
+            rows = self._connection.execute(query.with_for_update(key_share=True))
+            found.update((row.object_id, row.revision) for row in rows)
+        return found
 
     def get(self, object_id: str, *, namespace_id: NamespaceId, bucket_id: BucketId | None = None) -> StoredObject:
         """By id inside a namespace (and bucket).
