@@ -23,7 +23,7 @@ from mixpeek_dagster.models.batches import Batch, BatchPart, Failure, Step
 from mixpeek_dagster.models.collections import Collection
 from mixpeek_dagster.models.documents import Document, DocumentState, Feature
 from mixpeek_dagster.models.ids import document_id
-from mixpeek_dagster.pipeline.batches import advance_step, failure_words, finish_step, open_step
+from mixpeek_dagster.pipeline.batches import CAREFUL, advance_step, failure_words, finish_step, open_step
 from mixpeek_dagster.pipeline.indexing import index_documents
 from mixpeek_dagster.pipeline.reading import LARGEST, SMALLEST, Item, Reader, images_of, lookup
 from mixpeek_dagster.pipeline.removal import finish_removals, remove_documents, space_of
@@ -92,6 +92,7 @@ class _StepRun:
         self.asked: set[str] = set()
         self.broken: dict[str, Exception] = {}
         self.loading = False
+        self.careful = part.stalls >= CAREFUL
         self._by = "root_object_id" if collection.source.type == "bucket" else "source_document_id"
         self.index_names = {vector.output: vector.index_name for vector in collection.vectors}
 
@@ -102,7 +103,9 @@ class _StepRun:
         started = time.perf_counter()
         with ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="fetch") as pool:
             windows = (partial(self._prepare, window, pool) for window in self.reader.windows(self.step.after))
-            with lookahead(windows) as ready:
+            if self.careful:
+                self.reader.window = 1
+            with lookahead(windows, by=0 if self.careful else 1) as ready:
                 for window in ready:
                     extractions = infer(self.extractor, window.prepared, threads=self.warehouse.settings.threads)
                     seconds, started = time.perf_counter() - started, time.perf_counter()
@@ -113,6 +116,8 @@ class _StepRun:
         return self.report
 
     def _tune(self, items: int, seconds: float) -> None:
+        if self.careful:
+            return
         if seconds < FAST_S and items >= self.reader.window:
             self.reader.window = min(2 * self.reader.window, LARGEST)
         elif seconds > SLOW_S:
