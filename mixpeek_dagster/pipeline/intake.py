@@ -111,7 +111,7 @@ class Intake:
     ) -> None:
         reconcile = self._sync.spec.reconcile
         state = KeyState(row[4]) if row else None
-        listed, (entry, fault) = entry, _recordable(entry)
+        listed, (entry, fault) = entry, recordable(entry)
         taken.skipped_bytes += listed.size if fault else 0
         same = row is not None and entry[:4] == row[:4]
         kind = self._property(entry)
@@ -324,7 +324,7 @@ def _key(entry: Entry, state: KeyState, object_id: str | None, error: str | None
     return SourceKey(entry.key, entry.size, entry.etag, entry.version, int(state), object_id, entry.modified_at, error)
 
 
-def _recordable(entry: Entry) -> tuple[Entry, str]:
+def recordable(entry: Entry) -> tuple[Entry, str]:
     """The entry as the catalog can hold it, and why nothing can be made of it where its revision had to be bent for that."""
     texts = entry.etag + entry.version + entry.content_type
     if 0 <= entry.size <= LARGEST_FILE and storable(texts) == texts and math.isfinite(entry.modified_at):
