@@ -93,7 +93,6 @@ syncs = Table(
     Column("next_pass_at", Bytewise),
     Column("triggered_at", Bytewise),
     Column("pending_full", Boolean, nullable=False, default=False),
-    Column("confirm_deletes", Boolean, nullable=False, default=False),
     Column("locked_by", Bytewise),
     Column("lock_expires_at", Bytewise),
     Column("passes", Integer, nullable=False, default=0),
@@ -102,6 +101,7 @@ syncs = Table(
     Column("last_counters", Json),
     Column("last_error", Text),
     *_times(),
+    Column("confirmed_deletes", Integer, nullable=False, server_default=text("0")),
     Index("syncs_by_bucket", "bucket_id"),
 )
 

@@ -121,5 +121,5 @@ def _ask(warehouse: Warehouse, sync: Sync, held: int, *, yes: bool, may_ask: boo
         return
     if yes or typer.confirm(f"{held} files are missing, more than the guard believes. May the next pass delete their objects?"):
         with warehouse.catalog.transaction() as records:
-            records.syncs.set(sync.sync_id, now=warehouse.now(), confirm_deletes=True)
-        console.print(f"{sync.sync_id}: the next pass deletes what is still missing then.")
+            records.syncs.set(sync.sync_id, now=warehouse.now(), confirmed_deletes=held)
+        console.print(f"{sync.sync_id}: the next pass deletes up to {held} objects.")

@@ -68,7 +68,7 @@ def first_cursor(sync: Sync, source: ObjectSource, *, pass_hash: str) -> SyncCur
         config_hash=sync.cursor.config_hash,
         pass_hash=pass_hash,
         full=sync.pending_full,
-        confirmed_deletes=sync.confirm_deletes,
+        confirmed_deletes=sync.confirmed_deletes,
         feed_position=sync.cursor.feed_position,
     )
 
@@ -200,10 +200,12 @@ def room_of(cursor: SyncCursor, spec: SyncSpec) -> int:
     return spec.max_objects_per_run - (cursor.counters.new + cursor.counters.changed - cursor.taken_before)
 
 
-def held_deletes(counters: Counters, spec: SyncSpec, *, missing: int, registered: int) -> int:
-    """How many deletes are too many to believe: more than 100 and the allowed share, or everything there was."""
-    vanished = counters.listed == 0 and missing > 0
-    return missing if vanished or missing > believed_deletes(spec, registered=registered) else 0
+def held_deletes(cursor: SyncCursor, spec: SyncSpec, *, missing: int, registered: int) -> int:
+    """How many deletes are too many to believe: more than 100 and the allowed share, or everything there was; and more than were
+    confirmed."""
+    vanished = cursor.counters.listed == 0
+    most = 0 if vanished else believed_deletes(spec, registered=registered)
+    return missing if missing > max(most, cursor.confirmed_deletes) else 0
 
 
 def believed_deletes(spec: SyncSpec, *, registered: int) -> int:

@@ -212,8 +212,8 @@ class _Planner:
             return
         with self.warehouse.catalog.reading() as records:
             known = sum(records.syncs.count_keys(self.sync.sync_id).values()) + self.sums.new_keys
-        held = held_deletes(cursor.counters, spec, missing=missing, registered=known)
-        if held and not cursor.confirmed_deletes:
+        held = 0 if cursor.deletes_believed else held_deletes(cursor, spec, missing=missing, registered=known)
+        if held:
             self.cursor = cursor.model_copy(update={"counters": cursor.counters.plus(held=held)})
             return
         deleted = 0

@@ -122,16 +122,19 @@ def trigger(records: Records, sync: Sync, *, full: bool, now: str) -> SyncJobId:
 
 
 def confirm_deletes(records: Records, sync: Sync, *, now: str) -> int:
-    """Allow the deletes that the last pass held back; how many. The pass that makes them starts now.
+    """Allow as many deletes as the last pass held back; how many. The pass that makes them starts now: if it misses more, it holds
+    them back again.
 
     Raises:
         WrongState: nothing is held back, or the sync is paused.
     """
-    held = sync.last_counters.held if sync.last_counters else 0
+    records.syncs.hold(sync.sync_id)
+    last = records.syncs.get(sync.sync_id).last_counters
+    held = last.held if last else 0
     if not held:
         raise WrongState(f"Sync {sync.sync_id} holds no deletes back: there is nothing to confirm.")
     trigger(records, sync, full=False, now=now)
-    records.syncs.set(sync.sync_id, now=now, confirm_deletes=True)
+    records.syncs.set(sync.sync_id, now=now, confirmed_deletes=held)
     return held
 
 

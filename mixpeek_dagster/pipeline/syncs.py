@@ -121,7 +121,7 @@ class _Pass:
                     records.syncs.save_job(
                         self.cursor.job_id, status="failed", counters=self.cursor.counters, now=now, error=words
                     )
-            self._start_job(records, cursor.model_copy(update={"started_at": now}), pending_full=False, confirm_deletes=False)
+            self._start_job(records, cursor.model_copy(update={"started_at": now}), pending_full=False, confirmed_deletes=0)
 
     def _go_on(self) -> None:
         """Start another run of a pass whose last run had taken as many objects as one may."""
@@ -206,14 +206,11 @@ class _Pass:
             counts = records.syncs.count_keys(sync_id) if missing else {}  # reads every key
         if not missing or not self.sync.spec.reconcile.on_delete:
             return self._end(held=0)
-        held = held_deletes(
-            self.cursor.counters,
-            self.sync.spec,
-            missing=counts.get(KeyState.MISSING, 0),
-            registered=sum(counts.values()),
-        )
-        if held and not self.cursor.confirmed_deletes:
-            return self._end(held=held)
+        if not self.cursor.deletes_believed:
+            missed, total = counts.get(KeyState.MISSING, 0), sum(counts.values())
+            held = held_deletes(self.cursor, self.sync.spec, missing=missed, registered=total)
+            if held:
+                return self._end(held=held)
         there = ask_for(self.source, [key.key for key in missing])
         gone = [key for key, entry in zip(missing, there) if entry is None]
         back = [key.key for key, entry in zip(missing, there) if entry is not None]
@@ -223,8 +220,8 @@ class _Pass:
             records.syncs.remove_keys(sync_id, [key.key for key in gone])
             records.syncs.found_again(sync_id, back)
             counters = self.cursor.counters.plus(deleted=len(gone), seconds=self._lap())
-            # Confirmed once means confirmed for all of this pass: the share shrinks while we delete.
-            self._save(records, self.cursor.model_copy(update={"counters": counters, "confirmed_deletes": True}))
+            # Believed once means believed for all of this pass: the share shrinks while we delete.
+            self._save(records, self.cursor.model_copy(update={"counters": counters, "deletes_believed": True}))
         finish_removals(self.warehouse)
         return None
 

@@ -179,7 +179,7 @@ def test_more_deletes_than_a_pass_would_believe_are_left_to_a_pass_which_asks(li
     assert take(library).new == 1
     assert len(library.objects()) == 801
 
-    library.set_sync(confirm_deletes=True)
+    library.set_sync(confirmed_deletes=501)
     library.poll()
     library.assert_follows_source()
     assert lose(names[701]).deleted == 1

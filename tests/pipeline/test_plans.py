@@ -63,7 +63,7 @@ def test_what_a_plan_counts_is_what_the_next_run_does(library: Library, order: A
             world.files.clear()
             alive.clear()
         if chance.random() < 0.2:
-            library.set_sync(confirm_deletes=True)
+            library.set_sync(confirmed_deletes=chance.choice([1, 1000]))
         if chance.random() < 0.3:
             library.advance(budget_s=0)  # a pass may be under way when a plan is made
         expected = plan(library)
@@ -103,7 +103,7 @@ def test_a_mass_delete_is_announced_as_held(library: Library) -> None:
     made = plan(library)
     assert (made.counters.held, made.counters.deleted) == (150, 0)
     assert library.world.calls["head"] == 0
-    library.set_sync(confirm_deletes=True)
+    library.set_sync(confirmed_deletes=150)
     assert (plan(library).counters.held, plan(library).counters.deleted) == (0, 150)
 
 

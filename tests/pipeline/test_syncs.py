@@ -13,6 +13,7 @@ from mixpeek_dagster.errors import AccessDenied, BadListing, ProviderDown
 from mixpeek_dagster.models.batches import BatchStatus
 from mixpeek_dagster.models.syncs import Phase, SyncStatus
 from mixpeek_dagster.pipeline.creation import create_sync
+from mixpeek_dagster.pipeline.sync_control import confirm_deletes
 from mixpeek_dagster.pipeline.syncs import LOCK_S, advance
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from tests.pipeline.worlds import NOW, Library
@@ -25,6 +26,12 @@ def fill(library: Library, *names: str) -> None:
 
 def many(count: int) -> list[str]:
     return [f"f{number:05d}.txt" for number in range(count)]
+
+
+def confirm(library: Library) -> int:
+    """Allow what the last pass held back."""
+    with library.warehouse.catalog.transaction() as records:
+        return confirm_deletes(records, library.now(), now=library.warehouse.now())
 
 
 def items(library: Library) -> list[list[str]]:
@@ -217,7 +224,7 @@ def test_a_mass_delete_is_held_until_it_is_confirmed(library: Library) -> None:
     assert library.poll().counters.held == 121
     assert library.poll().counters.held == 121, "it is still held in the next pass"
     assert len(library.objects()) == 600
-    library.set_sync(confirm_deletes=True)
+    confirm(library)
     progress = library.poll()
     assert (progress.counters.deleted, progress.counters.held) == (121, 0)
     library.assert_follows_source()
@@ -243,9 +250,38 @@ def test_more_than_five_hundred_confirmed_deletes_all_go(library: Library) -> No
     for name in many(1200):
         library.world.delete(name)
     library.poll()
-    library.set_sync(confirm_deletes=True)
+    confirm(library)
     assert library.poll().counters.deleted == 1200
     library.assert_follows_source()
+
+
+def test_a_confirmation_is_for_as_many_deletes_as_were_held(library: Library) -> None:
+    fill(library, *many(1000))
+    library.poll()
+    for name in many(300):
+        library.world.delete(name)
+    library.poll()
+    assert confirm(library) == 300
+    for name in many(990)[300:]:
+        library.world.delete(name)
+    progress = library.poll()
+    assert (progress.counters.deleted, progress.counters.held) == (0, 990)
+    assert len(library.objects()) == 1000
+    assert confirm(library) == 990
+    assert library.poll().counters.deleted == 990
+    library.assert_follows_source()
+
+
+def test_a_source_that_vanishes_after_a_confirmation_keeps_its_objects(library: Library) -> None:
+    fill(library, *many(1000))
+    library.poll()
+    for name in many(300):
+        library.world.delete(name)
+    library.poll()
+    confirm(library)
+    library.world.files.clear()
+    assert library.poll().counters.held == 1000
+    assert len(library.objects()) == 1000
 
 
 @pytest.mark.parametrize("error", [BadListing("cut short"), ProviderDown("503"), AccessDenied("403")], ids=repr)

@@ -1,0 +1,18 @@
+"""How many deletes were confirmed, in place of whether they were"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0010"
+down_revision = "0009"
+
+
+def upgrade() -> None:
+    op.add_column("syncs", sa.Column("confirmed_deletes", sa.Integer(), nullable=False, server_default=sa.text("0")))
+    names = [sa.column("sync_id", sa.Text), sa.column("confirm_deletes", sa.Boolean), sa.column("confirmed_deletes", sa.Integer)]
+    syncs = sa.table("syncs", *names, sa.column("last_counters", sa.JSON))
+    confirmed = sa.select(syncs.c.sync_id, syncs.c.last_counters).where(syncs.c.confirm_deletes)
+    for sync_id, last in op.get_bind().execute(confirmed).all():
+        held = (last or {}).get("held", 0)
+        op.execute(syncs.update().where(syncs.c.sync_id == sync_id).values(confirmed_deletes=held))
+    op.drop_column("syncs", "confirm_deletes")
