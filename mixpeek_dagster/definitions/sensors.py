@@ -75,7 +75,7 @@ def sync_sensor(plan: NamespacePlan, sync: SyncPlan, translator: Translator) -> 
         if progress is None:
             with world.catalog.reading() as records:
                 return dg.SkipReason(_why_not(report_of(records, records.syncs.get(sync.sync_id))))
-        if progress.error is not None:
+        if progress.error is not None and not progress.finished:
             raise RuntimeError(progress.error)
         if not progress.finished:
             return dg.SkipReason(f"Listed {progress.counters.listed} files so far; the pass goes on in the next tick.")
@@ -120,7 +120,7 @@ def urgent_syncs_sensor(plan: WarehousePlan, translator: Translator, *, retiring
                 if progress is None:
                     continue
                 worked.append(sync_id)
-                if progress.finished and progress.error is None and sync_id in planned:
+                if progress.finished and sync_id in planned:
                     observed.append(observation(world, *planned[sync_id]))
             if observed:
                 return dg.SensorResult(asset_events=observed)

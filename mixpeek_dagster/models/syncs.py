@@ -232,7 +232,8 @@ class SyncCursor(Value):
     in a row that named no file which this pass had not seen; `landmark` is an earlier token, which never comes again. `full` looks at
     every file again, as if the configuration had changed. A pass of more objects than one run may take goes on in the next run;
     `taken_before` are those that earlier runs took. `confirmed_deletes` is how many deletes somebody allowed; `deletes_believed` says that
-    the guard has passed those of this pass. `feed_position` is how far the provider's change feed was followed, and `feed_deleted` how
+    the guard has passed those of this pass. Of its missing files `refused` may not be asked for, the first for the reason `refusal`.
+    `feed_position` is how far the provider's change feed was followed, and `feed_deleted` how
     many objects it led to the end of since the last pass.
     """
 
@@ -250,6 +251,8 @@ class SyncCursor(Value):
     unordered: bool = False
     confirmed_deletes: int = 0
     deletes_believed: bool = False
+    refused: int = 0
+    refusal: str | None = None
     full: bool = False
     taken_before: int = 0
     feed_position: str | None = None

@@ -1,8 +1,8 @@
 """Follow a provider's change feed: each file that it names is asked for at the source and merged as a pass would merge it.
 
-Feeds are accelerators. They are followed between passes only, under the sync's lock; what they miss, the next pass finds. More
-deletes than a pass would believe are left to one, which is due at once then, and asks. News are acknowledged after the transaction
-that records what they led to: a crash makes them come again, which changes nothing.
+Feeds are accelerators. They are followed between passes only, under the sync's lock; what they miss, the next pass finds, also
+what became of a file that may not be asked for. More deletes than a pass would believe are left to one, which is due at once then, and
+asks. News are acknowledged after the transaction that records what they led to: a crash makes them come again, which changes nothing.
 """
 
 import time
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from mixpeek_dagster.catalog.syncs import LockLost
-from mixpeek_dagster.errors import MixpeekError, Transient, WrongState
+from mixpeek_dagster.errors import AccessDenied, MixpeekError, Transient, WrongState
 from mixpeek_dagster.models.ids import SyncId
 from mixpeek_dagster.models.syncs import Counters, Phase, Sync, SyncStatus
 from mixpeek_dagster.pipeline.intake import Intake
@@ -19,7 +19,7 @@ from mixpeek_dagster.pipeline.removal import finish_removals, remove_objects
 from mixpeek_dagster.pipeline.syncs import LOCK_S
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.storage.feed import FeedSource, News
-from mixpeek_dagster.storage.provider import Page
+from mixpeek_dagster.storage.provider import Entry, Page
 
 
 class NotNow(WrongState, Transient):
@@ -119,9 +119,12 @@ def _look(warehouse: Warehouse, sync_id: SyncId, news: News, doubt: Doubt | None
     if not is_followable(sync, when_done=doubt is not None) or sync.cursor.config_hash != pass_hash:
         raise NotNow(f"Sync {sync_id} makes a pass first; try again.")
     keys = sorted(named.union(news.keys))
-    entries = ask_for(source, keys)
-    there = [entry for entry in entries if entry is not None]
-    gone = [key for key, entry in zip(keys, entries) if entry is None]
+    answers = ask_for(source, keys)
+    there = [answer for answer in answers if isinstance(answer, Entry)]
+    gone = [key for key, answer in zip(keys, answers) if answer is None]
+    refused = [answer for answer in answers if isinstance(answer, AccessDenied)]
+    if doubt is not None and refused:
+        raise refused[0]
     if doubt is not None and gone and not source.list_page(limit=1).entries:
         gone = []  # an unmounted or emptied folder looks like this: a pass asks before it deletes
     intake = Intake(sync, bucket, source, again=doubt.again if doubt is not None else 0)

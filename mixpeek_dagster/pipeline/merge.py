@@ -13,11 +13,14 @@ from typing import Any
 
 from mixpeek_dagster.catalog import Records
 from mixpeek_dagster.catalog.syncs import KeyState
-from mixpeek_dagster.errors import BadListing
+from mixpeek_dagster.errors import AccessDenied, BadListing
 from mixpeek_dagster.models.buckets import Bucket
 from mixpeek_dagster.models.syncs import Counters, Phase, Sync, SyncCursor, SyncSpec
 from mixpeek_dagster.pipeline.intake import Intake, Taken
 from mixpeek_dagster.storage.provider import Entry, ObjectSource, Page
+
+Answer = Entry | AccessDenied | None
+"""A file that was asked for by name, and None where there is none: only what the provider says is gone loses its object."""
 
 Row = tuple[Any, ...]
 """A registered key: the first six fields of `SourceKey`; of an unordered listing also the generation that has seen it last."""
@@ -164,16 +167,17 @@ def turned(
     is_whole: bool = True,
     is_idle: bool = False,
 ) -> SyncCursor:
-    """The cursor behind a page that was taken to the key `after`: its end, if it was taken whole."""
+    """The cursor behind a page that was taken to the key `after`: its end, if it was taken whole. Deletes begin at the first key."""
+    is_listed = token is None and is_whole
     return cursor.model_copy(
         update={
-            "after": None if after is None else after.hex(),
+            "after": None if after is None or is_listed else after.hex(),
             "token": token if is_whole else None,
             "counters": counters,
             "idle_pages": cursor.idle_pages + 1 if is_idle else 0,
             # Brent's way to find a circle: remember where we were after 1, 2, 4, 8 … pages.
             "landmark": token if counters.pages & (counters.pages - 1) == 0 else cursor.landmark,
-            "phase": Phase.DELETE if token is None and is_whole else cursor.phase,
+            "phase": Phase.DELETE if is_listed else cursor.phase,
         }
     )
 
@@ -213,10 +217,39 @@ def believed_deletes(spec: SyncSpec, *, registered: int) -> int:
     return max(SURE_DELETES, int(spec.max_deleted_ratio * registered))
 
 
-def ask_for(source: ObjectSource, keys: Sequence[bytes]) -> list[Entry | None]:
-    """Each file asked for by name, None where there is none: only what the provider says is gone loses its object."""
+def ask_for(source: ObjectSource, keys: Sequence[bytes]) -> list[Answer]:
+    """Each file asked for by name."""
+
+    def ask(key: bytes) -> Answer:
+        try:
+            return source.head(key)
+        except AccessDenied as refusal:
+            return refusal
+
     with ThreadPoolExecutor(_HEADS) as pool:
-        return list(pool.map(source.head, keys))
+        return list(pool.map(ask, keys))
+
+
+def deleted_upto(cursor: SyncCursor, last: bytes, answers: Sequence[Answer], *, seconds: float) -> SyncCursor:
+    """The cursor behind missing keys up to `last`, all of them asked for: what is refused stays missing, for the next pass to ask."""
+    refused = [answer.message for answer in answers if isinstance(answer, AccessDenied)]
+    return cursor.model_copy(
+        update={
+            "after": last.hex(),
+            "counters": cursor.counters.plus(deleted=sum(answer is None for answer in answers), seconds=seconds),
+            "deletes_believed": True,  # for all of this pass: the share shrinks while we delete
+            "refused": cursor.refused + len(refused),
+            "refusal": cursor.refusal or next(iter(refused), None),
+        }
+    )
+
+
+def refusal_of(cursor: SyncCursor) -> str | None:
+    """Why missing files could not be asked for, if there were any."""
+    others = cursor.refused - 1
+    return (
+        f"{cursor.refusal} ({others} other missing files are refused, too; their objects stay)" if others > 0 else cursor.refusal
+    )
 
 
 def _ascends(entries: Sequence[Entry], after: bytes | None) -> bool:

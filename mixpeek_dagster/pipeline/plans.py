@@ -22,11 +22,13 @@ from mixpeek_dagster.pipeline.merge import (
     ask_for,
     compare,
     config_hash,
+    deleted_upto,
     first_cursor,
     held_deletes,
     is_full,
     moved_on,
     read_page,
+    refusal_of,
     registered,
     room_of,
     unordered_cursor,
@@ -57,7 +59,8 @@ class PassPlan(Value):
         costs: what extraction takes, collection by collection, from the speed of earlier batches.
         is_complete: False when the time allowed was over first; then the counts are of the part that was listed.
         is_capped: the run would stop at the sync's `max_objects_per_run`; the next one goes on from there.
-        error: why the listing failed; then a pass would fail, too, and delete nothing.
+        error: why the listing failed; then a pass would fail, too, and delete nothing. In a complete plan: why some missing files may
+            not be asked for; a pass leaves those alone.
     """
 
     sync_id: SyncId
@@ -133,12 +136,12 @@ class _Planner:
             costs=self._costs(self.sums.to_extract, inferred=self.sums.to_extract - moved),
             is_complete=error is None and not is_over,
             is_capped=is_full(self.cursor, self.sync.spec),
-            error=error,
+            error=error or refusal_of(self.cursor),
         )
 
     def _remember_missing(self) -> None:
         """What the pass that is under way has missed so far."""
-        cursor, after = self.cursor, b""
+        cursor, after = self.cursor, (self.cursor.after_key or b"") if self.cursor.phase is Phase.DELETE else b""
         if cursor.phase is Phase.SWEEP or (cursor.phase is Phase.SCAN and cursor.after_key is None):
             return
         upto = None if cursor.phase is Phase.DELETE else cursor.after_key
@@ -216,12 +219,10 @@ class _Planner:
         if held:
             self.cursor = cursor.model_copy(update={"counters": cursor.counters.plus(held=held)})
             return
-        deleted = 0
         for rows in self.scratch.take_missing(at_a_time=_CHUNK):
-            gone = [row for row, entry in zip(rows, ask_for(self.source, [row[0] for row in rows])) if entry is None]
-            self.scratch.go(gone)
-            deleted += len(gone)
-        self.cursor = cursor.model_copy(update={"counters": cursor.counters.plus(deleted=deleted)})
+            answers = ask_for(self.source, [row[0] for row in rows])
+            self.scratch.go(row for row, answer in zip(rows, answers) if answer is None)
+            self.cursor = deleted_upto(self.cursor, rows[-1][0], answers, seconds=0.0)
 
     def _costs(self, objects: int, *, inferred: int) -> list[CollectionCost]:
         if not objects:

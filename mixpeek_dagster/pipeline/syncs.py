@@ -23,26 +23,29 @@ from mixpeek_dagster.pipeline.merge import (
     ask_for,
     compare,
     config_hash,
+    deleted_upto,
     first_cursor,
     from_the_start,
     held_deletes,
     is_full,
     moved_on,
     read_page,
+    refusal_of,
     registered,
     room_of,
     unordered_cursor,
 )
 from mixpeek_dagster.pipeline.removal import finish_removals, remove_objects
 from mixpeek_dagster.pipeline.warehouse import Warehouse
-from mixpeek_dagster.storage.provider import ObjectSource, Page
+from mixpeek_dagster.storage.provider import Entry, ObjectSource, Page
 
 LOCK_S = 120.0
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What one call of `advance` did. `finished` is False when the pass goes on in the next call; `error` is why it stopped early."""
+    """What one call of `advance` did. `finished` is False when the pass goes on in the next call; `error` is why it stopped early, or
+    why a finished one had to leave missing files alone."""
 
     sync: Sync
     counters: Counters
@@ -85,6 +88,7 @@ class _Pass:
         self.warehouse = warehouse
         self.sync = sync
         self.cursor = sync.cursor
+        self.refusal: str | None = None
         self.source: ObjectSource = warehouse.source(sync)
         self.intake = Intake(sync, bucket, self.source)
         self.started = time.perf_counter()
@@ -104,7 +108,7 @@ class _Pass:
                 return self._rest()
             if time.monotonic() >= deadline and self._phase() is not Phase.IDLE:
                 return Progress(self.sync, self.cursor.counters, finished=False)
-        return Progress(self.sync, self.sync.last_counters or Counters(), finished=True)
+        return Progress(self.sync, self.sync.last_counters or Counters(), finished=True, error=self.refusal)
 
     def _phase(self) -> Phase:
         return self.cursor.phase
@@ -199,10 +203,11 @@ class _Pass:
     # Deletes
 
     def _confirm_missing(self) -> None:
-        """Ask for every missing key by name, a few hundred at a time; only what the provider says is gone loses its object."""
+        """Ask for every missing key by name, a few hundred at a time; only what the provider says is gone loses its object. What it
+        refuses to tell stays missing."""
         sync_id = self.sync.sync_id
         with self.warehouse.catalog.reading() as records:
-            missing = records.syncs.missing(sync_id, limit=500)
+            missing = records.syncs.missing(sync_id, limit=500, after=self.cursor.after_key)
             counts = records.syncs.count_keys(sync_id) if missing else {}  # reads every key
         if not missing or not self.sync.spec.reconcile.on_delete:
             return self._end(held=0)
@@ -211,17 +216,15 @@ class _Pass:
             held = held_deletes(self.cursor, self.sync.spec, missing=missed, registered=total)
             if held:
                 return self._end(held=held)
-        there = ask_for(self.source, [key.key for key in missing])
-        gone = [key for key, entry in zip(missing, there) if entry is None]
-        back = [key.key for key, entry in zip(missing, there) if entry is not None]
+        answers = ask_for(self.source, [key.key for key in missing])
+        gone = [key for key, answer in zip(missing, answers) if answer is None]
+        back = [key.key for key, answer in zip(missing, answers) if isinstance(answer, Entry)]
         with self.warehouse.catalog.transaction() as records:
             now = self.warehouse.now()
             remove_objects(records, self.warehouse, [key.object_id for key in gone if key.object_id], now=now)
             records.syncs.remove_keys(sync_id, [key.key for key in gone])
             records.syncs.found_again(sync_id, back)
-            counters = self.cursor.counters.plus(deleted=len(gone), seconds=self._lap())
-            # Believed once means believed for all of this pass: the share shrinks while we delete.
-            self._save(records, self.cursor.model_copy(update={"counters": counters, "deletes_believed": True}))
+            self._save(records, deleted_upto(self.cursor, missing[-1].key, answers, seconds=self._lap()))
         finish_removals(self.warehouse)
         return None
 
@@ -239,7 +242,7 @@ class _Pass:
         # A pass costs money and load: poll no more often than twenty times its own length.
         wait_s = max(float(spec.polling_interval_seconds), min(20 * counters.seconds, 3600.0))
         done = spec.sync_mode is SyncMode.INITIAL_ONLY
-        error = None
+        error = self.refusal = refusal_of(self.cursor)
         if held:
             error = (
                 f"{held} files are missing from {self.source.uri}, too many to be believed: nothing was deleted. If they are "

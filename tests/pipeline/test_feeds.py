@@ -4,9 +4,11 @@ import random
 
 import pytest
 
-from mixpeek_dagster.errors import ProviderDown
+from mixpeek_dagster.errors import AccessDenied, ProviderDown
 from mixpeek_dagster.pipeline.feeds import Looked, NotNow, follow, follow_all
 from mixpeek_dagster.storage.feed import News
+from mixpeek_dagster.storage.provider import Entry
+from mixpeek_dagster.testing import FakeSource
 from tests.pipeline.worlds import Library
 
 
@@ -183,6 +185,32 @@ def test_more_deletes_than_a_pass_would_believe_are_left_to_a_pass_which_asks(li
     library.poll()
     library.assert_follows_source()
     assert lose(names[701]).deleted == 1
+
+
+def test_a_file_that_may_not_be_asked_for_is_left_to_a_pass_and_stops_no_later_news(
+    told: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = FakeSource.head
+
+    def head(self: FakeSource, key: bytes) -> Entry | None:
+        if key == b"a.txt":
+            raise AccessDenied("403 on a.txt")
+        return original(self, key)
+
+    monkeypatch.setattr(FakeSource, "head", head)
+    told.world.delete("a.txt")
+    told.world.put("new.txt", b"new")
+    told.world.delete("b.txt")
+    tell(told, "a.txt", "new.txt")
+    tell(told, "a.txt")
+    tell(told, "b.txt")
+    assert take(told) == Looked(messages=3, new=1, deleted=1)
+    assert told.world.told == []
+    assert set(told.objects()) == {"a.txt", "c.txt", "new.txt"}
+    assert told.poll().error == "403 on a.txt"
+    monkeypatch.undo()
+    told.poll()
+    told.assert_follows_source()
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from mixpeek_dagster.catalog.tables import metadata
-from mixpeek_dagster.errors import ProviderDown
+from mixpeek_dagster.errors import AccessDenied, ProviderDown
 from mixpeek_dagster.models.syncs import Counters, SyncStatus
 from mixpeek_dagster.pipeline.plans import PassPlan, plan_sync
 from mixpeek_dagster.storage.provider import Entry, Page
+from mixpeek_dagster.testing import FakeSource
 from tests.pipeline.test_syncs_fuzz import mutate
 from tests.pipeline.worlds import Library
 
@@ -159,6 +160,25 @@ def test_a_listing_that_fails_is_told_and_a_plan_has_a_budget(library: Library) 
     assert (made.error, made.is_complete, made.counters.listed) == (None, False, 1)
     library.set_sync(status=SyncStatus.SUSPENDED)
     assert plan(library).counters.new == 3, "also of a sync that is paused"
+
+
+def test_a_missing_file_that_may_not_be_asked_for_is_told(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(library, "a.txt", "b.txt", "c.txt")
+    library.poll()
+    original = FakeSource.head
+
+    def head(self: FakeSource, key: bytes) -> Entry | None:
+        if key == b"a.txt":
+            raise AccessDenied("403 on a.txt")
+        return original(self, key)
+
+    monkeypatch.setattr(FakeSource, "head", head)
+    for name in ("a.txt", "b.txt"):
+        library.world.delete(name)
+    made = plan(library)
+    assert (made.error, made.is_complete, made.counters.deleted) == ("403 on a.txt", True, 1)
+    progress = library.poll()
+    assert (progress.error, untimed(progress.counters)) == (made.error, untimed(made.counters))
 
 
 @pytest.mark.parametrize("order", ["bytes", "unordered"])

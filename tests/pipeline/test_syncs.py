@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from mixpeek_dagster.pipeline.creation import create_sync
 from mixpeek_dagster.pipeline.sync_control import confirm_deletes
 from mixpeek_dagster.pipeline.syncs import LOCK_S, advance
 from mixpeek_dagster.pipeline.warehouse import Warehouse
+from mixpeek_dagster.storage.provider import Entry
+from mixpeek_dagster.testing import FakeSource
 from tests.pipeline.worlds import NOW, Library
 
 
@@ -38,6 +41,20 @@ def items(library: Library) -> list[list[str]]:
     """The object ids of every batch, oldest batch first."""
     with library.warehouse.catalog.reading() as records:
         return [[item for _, item in records.batches.items(batch.batch_id)] for batch in library.batches()]
+
+
+@pytest.fixture
+def refuse(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Refuse to be asked for the files whose names begin so; of none, once more for an empty name."""
+    original, closed = FakeSource.head, [""]
+
+    def head(self: FakeSource, key: bytes) -> Entry | None:
+        if closed[0] and key.startswith(closed[0].encode()):
+            raise AccessDenied(f"403 on {key.decode()}")
+        return original(self, key)
+
+    monkeypatch.setattr(FakeSource, "head", head)
+    return lambda name: closed.__setitem__(0, name)
 
 
 # What a pass sees
@@ -328,6 +345,50 @@ def test_access_refused_while_asking_for_missing_files_deletes_nothing(library: 
     library.world.before = lambda _: None
     assert library.poll().counters.deleted == 1
     library.assert_follows_source()
+
+
+def test_a_missing_file_that_may_not_be_asked_for_keeps_its_object_and_stops_nothing(
+    library: Library, refuse: Callable[[str], None]
+) -> None:
+    fill(library, "a.txt", "b.txt", "c.txt")
+    library.poll()
+    refuse("a.txt")
+    for name in ("a.txt", "b.txt"):
+        library.world.delete(name)
+    for number in range(3):
+        fill(library, f"new{number}.txt")
+        progress = library.poll()
+        assert (progress.finished, progress.error) == (True, "403 on a.txt")
+        assert progress.counters.new == 1
+        assert progress.counters.deleted == (number == 0), "b.txt goes, and a.txt is asked for again each time"
+    assert set(library.objects()) == {"a.txt", "c.txt", "new0.txt", "new1.txt", "new2.txt"}
+    assert library.keys()["a.txt"] is KeyState.MISSING
+    sync = library.now()
+    assert (sync.last_error, sync.cursor.phase, sync.consecutive_failures) == ("403 on a.txt", Phase.IDLE, 0)
+    refuse("")
+    assert library.poll().counters.deleted == 1
+    assert library.now().last_error is None
+    library.assert_follows_source()
+
+
+@pytest.mark.parametrize("order", ["bytes", "shuffled"])
+def test_more_files_that_may_not_be_asked_for_than_are_asked_at_once_do_not_hide_the_others(
+    library: Library, refuse: Callable[[str], None], order: Any
+) -> None:
+    library.world.order = order
+    fill(library, *(f"closed/{name}" for name in many(600)), *many(700))
+    library.poll()
+    refuse("closed/")
+    library.world.files.clear()
+    fill(library, "new.txt")
+    assert library.poll().counters.held == 1300
+    confirm(library)
+    for _ in range(3):
+        assert not library.advance(budget_s=0).finished  # type: ignore[union-attr]
+    progress = library.poll()
+    assert (progress.counters.deleted, progress.finished) == (700, True)
+    assert progress.error == "403 on closed/f00000.txt (599 other missing files are refused, too; their objects stay)"
+    assert len(library.objects()) == 601
 
 
 @pytest.mark.parametrize("order", ["bytes", "shuffled", "broken"])

@@ -9,8 +9,13 @@ down_revision = "0009"
 
 def upgrade() -> None:
     op.add_column("syncs", sa.Column("confirmed_deletes", sa.Integer(), nullable=False, server_default=sa.text("0")))
-    names = [sa.column("sync_id", sa.Text), sa.column("confirm_deletes", sa.Boolean), sa.column("confirmed_deletes", sa.Integer)]
-    syncs = sa.table("syncs", *names, sa.column("last_counters", sa.JSON))
+    syncs = sa.table(
+        "syncs",
+        sa.column("sync_id", sa.Text),
+        sa.column("last_counters", sa.JSON),
+        sa.column("confirm_deletes", sa.Boolean),
+        sa.column("confirmed_deletes", sa.Integer),
+    )
     confirmed = sa.select(syncs.c.sync_id, syncs.c.last_counters).where(syncs.c.confirm_deletes)
     for sync_id, last in op.get_bind().execute(confirmed).all():
         held = (last or {}).get("held", 0)
