@@ -117,7 +117,7 @@ def trigger(records: Records, sync: Sync, *, full: bool, now: str) -> SyncJobId:
     if job_id is None:
         job_id = SyncJobId(new_id("job"))
         records.syncs.add_job(job_id, sync.sync_id, trigger="manual", now=now, queued=True)
-    records.syncs.set(sync.sync_id, now=now, triggered_at=now, pending_full=sync.pending_full or full)
+    records.syncs.set(sync.sync_id, now=now, triggered_at=now, **({"pending_full": True} if full else {}))
     return job_id
 
 

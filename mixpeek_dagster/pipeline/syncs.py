@@ -115,9 +115,9 @@ class _Pass:
 
     def _begin(self) -> None:
         """Start a pass; one that was under way with another configuration is given up."""
-        cursor = first_cursor(self.sync, self.source, pass_hash=self.pass_hash)
         with self.warehouse.catalog.transaction() as records:
-            now = self.warehouse.now()
+            asked, now = self._asked(records), self.warehouse.now()
+            cursor = first_cursor(asked, self.source, pass_hash=self.pass_hash).model_copy(update={"started_at": now})
             if self.cursor.phase is not Phase.IDLE:
                 records.syncs.forget_missing(self.sync.sync_id)
                 if self.cursor.job_id is not None:
@@ -125,27 +125,36 @@ class _Pass:
                     records.syncs.save_job(
                         self.cursor.job_id, status="failed", counters=self.cursor.counters, now=now, error=words
                     )
-            self._start_job(records, cursor.model_copy(update={"started_at": now}), pending_full=False, confirmed_deletes=0)
+            self._start_job(records, asked, cursor, pending_full=False, confirmed_deletes=0)
 
     def _go_on(self) -> None:
         """Start another run of a pass whose last run had taken as many objects as one may."""
         done = self.cursor.counters
         cursor = self.cursor.model_copy(update={"taken_before": done.new + done.changed})
         with self.warehouse.catalog.transaction() as records:
-            self._start_job(records, cursor)
+            asked = self._asked(records)
+            self._start_job(records, asked, cursor, is_asked=not (asked.pending_full or asked.confirmed_deletes))
 
-    def _start_job(self, records: Records, cursor: SyncCursor, **values: object) -> None:
-        """Record the run that starts now: the one that somebody asked for, and knows the id of, or a new one."""
-        now, job_id = self.warehouse.now(), records.syncs.queued_job(self.sync.sync_id)
+    def _asked(self, records: Records) -> Sync:
+        """The sync as it stays while the transaction lasts: a pass may have been asked for since this call began."""
+        records.syncs.hold(self.sync.sync_id)
+        return records.syncs.get(self.sync.sync_id)
+
+    def _start_job(self, records: Records, asked: Sync, cursor: SyncCursor, *, is_asked: bool = True, **values: object) -> None:
+        """Record the run that starts now: the one that somebody asked for, and knows the id of, or a new one. What was asked for waits
+        unless `is_asked`: only a pass from its beginning can be it."""
+        now, job_id = self.warehouse.now(), records.syncs.queued_job(self.sync.sync_id) if is_asked else None
         if job_id is not None:
             records.syncs.start_job(job_id, now=now)
         else:
             job_id = SyncJobId(new_id("job"))
-            trigger = "manual" if self.sync.triggered_at else "scheduled"
+            trigger = "manual" if is_asked and asked.triggered_at else "scheduled"
             records.syncs.add_job(job_id, self.sync.sync_id, trigger=trigger, now=now)
+        if is_asked:
+            values["triggered_at"] = None
         # Due from here on until it ends, however it was started.
         cursor = cursor.model_copy(update={"job_id": job_id})
-        self._save(records, cursor, triggered_at=None, next_pass_at=now, **values)
+        self._save(records, cursor, next_pass_at=now, **values)
 
     # Listing
 
@@ -259,7 +268,7 @@ class _Pass:
                 last_pass_at=now,
                 last_counters=counters.model_dump(),
                 last_error=error,
-                next_pass_at=None if done else self.warehouse.now(plus_s=wait_s),
+                next_pass_at=self._next_at(records, None if done else wait_s),
             )
             records.syncs.settle_status(self.sync.sync_id, SyncStatus.COMPLETED if done else SyncStatus.ACTIVE)
             self.sync = self.sync.model_copy(update={"last_counters": counters, "last_error": error})
@@ -273,10 +282,16 @@ class _Pass:
             if self.cursor.job_id:
                 records.syncs.save_job(self.cursor.job_id, status="completed", counters=counters, now=now)
             cursor = self.cursor.model_copy(update={"job_id": None})
-            again = {"consecutive_failures": 0, "last_error": None, "next_pass_at": self.warehouse.now(plus_s=wait_s)}
+            again = {"consecutive_failures": 0, "last_error": None, "next_pass_at": self._next_at(records, wait_s)}
             self._save(records, cursor, last_counters=counters.model_dump(), **again)
             self.sync = self.sync.model_copy(update={"last_counters": counters, "last_error": None})
         return Progress(self.sync, counters, finished=True)
+
+    def _next_at(self, records: Records, wait_s: float | None) -> str | None:
+        """When the next run is due; at once, if somebody asked for one that has not started."""
+        if records.syncs.queued_job(self.sync.sync_id) is not None:
+            return self.warehouse.now()
+        return None if wait_s is None else self.warehouse.now(plus_s=wait_s)
 
     def _save(self, records: Records, cursor: SyncCursor, **values: object) -> None:
         """Record the cursor, and prolong the lock: whoever works is alive."""

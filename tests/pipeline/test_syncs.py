@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
-from mixpeek_dagster.catalog.syncs import KeyState
+from mixpeek_dagster.catalog.syncs import JobRow, KeyState
 from mixpeek_dagster.errors import AccessDenied, BadListing, ProviderDown
 from mixpeek_dagster.models.batches import BatchStatus
-from mixpeek_dagster.models.syncs import Phase, SyncStatus
+from mixpeek_dagster.models.ids import SyncJobId
+from mixpeek_dagster.models.syncs import Phase, Sync, SyncStatus
 from mixpeek_dagster.pipeline.creation import create_sync
-from mixpeek_dagster.pipeline.sync_control import confirm_deletes
+from mixpeek_dagster.pipeline.merge import config_hash
+from mixpeek_dagster.pipeline.sync_control import confirm_deletes, trigger
 from mixpeek_dagster.pipeline.syncs import LOCK_S, advance
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.storage.provider import Entry
@@ -578,6 +580,101 @@ def test_a_full_pass_looks_at_every_file_again(library: Library) -> None:
     library.set_sync(pending_full=True, triggered_at=NOW)
     assert library.poll().counters.failed == 2
     assert library.poll().counters.failed == 0
+
+
+def asks(library: Library, *, full: bool = False, sync: Sync | None = None) -> SyncJobId:
+    """Ask for a pass, as somebody who last read the sync as `sync`."""
+    with library.warehouse.catalog.transaction() as records:
+        return trigger(records, sync or library.now(), full=full, now=library.warehouse.now())
+
+
+def job(library: Library, job_id: SyncJobId) -> JobRow:
+    with library.warehouse.catalog.reading() as records:
+        return records.syncs.job(library.sync.sync_id, job_id)
+
+
+def test_a_full_pass_that_was_asked_for_stays_asked_for_when_a_plain_one_is(library: Library) -> None:
+    library.poll()
+    before = library.now()
+    asks(library, full=True)
+    asks(library, sync=before)
+    assert library.now().pending_full
+    library.poll()
+    assert not library.now().pending_full
+
+
+def just_before_a_pass_begins(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
+    """Let something happen once, after the next call has read the sync, and before it records that a pass begins."""
+    left = [happens]
+
+    def hash_then(*arguments: Any, **named: Any) -> str:
+        if left:
+            left.pop()()
+        return config_hash(*arguments, **named)
+
+    monkeypatch.setattr("mixpeek_dagster.pipeline.syncs.config_hash", hash_then)
+
+
+def test_a_full_pass_asked_for_while_one_begins_is_that_one(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs(library, "title")
+    fill(library, "a.txt", "b.txt")
+    library.poll()
+    asked: list[SyncJobId] = []
+    just_before_a_pass_begins(monkeypatch, lambda: asked.append(asks(library, full=True)))
+    assert library.poll().counters.failed == 2, "every file was looked at again"
+    assert job(library, asked[0]).status == "completed"
+    assert (library.now().pending_full, library.now().triggered_at) == (False, None)
+
+
+@pytest.mark.parametrize("mode", ["continuous", "initial_only"])
+def test_a_pass_asked_for_during_one_that_fails_for_a_while_follows_it_at_once(library: Library, mode: str) -> None:
+    library.configure(sync_mode=mode)
+    library.world.page_size = 1
+    fill(library, "a.txt", "b.txt", "c.txt")
+    library.advance(budget_s=0)
+    asked = asks(library, full=True)
+
+    def down(_: str) -> None:
+        raise ProviderDown("503")
+
+    library.world.before = down
+    assert library.advance(force=False).error == "503"  # type: ignore[union-attr]
+    assert library.advance(force=False) is None, "it waits before it tries again"
+    library.world.before = lambda _: None
+    library.clock.move(60)
+    assert library.advance(force=False).finished  # type: ignore[union-attr]
+    assert job(library, asked).started_at is None
+    assert library.advance(force=False).finished  # type: ignore[union-attr]
+    assert job(library, asked).status == "completed"
+    assert not library.now().pending_full
+    assert library.advance(force=False) is None
+
+
+def test_a_full_pass_asked_for_between_the_runs_of_a_long_one_follows_its_last_run(library: Library) -> None:
+    library.configure(max_objects_per_run=2)
+    fill(library, *many(5))
+    library.advance()
+    asked = asks(library, full=True)
+    for _ in range(2):
+        assert library.advance(force=False).finished  # type: ignore[union-attr]
+        assert job(library, asked).started_at is None, "the rest of the pass that was under way is not that one"
+    assert library.now().passes == 1
+    assert library.advance(force=False).finished  # type: ignore[union-attr]
+    assert job(library, asked).status == "completed"
+    assert not library.now().pending_full
+    assert library.advance(force=False) is None
+
+
+def test_deletes_confirmed_while_a_pass_begins_are_made_by_it(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(library, *many(300))
+    library.poll()
+    for name in many(200):
+        library.world.delete(name)
+    library.poll()
+    just_before_a_pass_begins(monkeypatch, lambda: confirm(library))
+    assert library.poll().counters.deleted == 200
+    assert library.now().confirmed_deletes == 0
+    library.assert_follows_source()
 
 
 def needs(library: Library, *names: str) -> None:
