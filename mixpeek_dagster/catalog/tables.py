@@ -120,6 +120,9 @@ sync_jobs = Table(
     Index("sync_jobs_by_sync", "sync_id", "started_at"),
 )
 
+IS_DOOMED = "state IN (1, 4)"
+"""Of `source_keys`: said in these words, it is found in the index."""
+
 source_keys = Table(
     "source_keys",
     metadata,
@@ -134,7 +137,7 @@ source_keys = Table(
     Column("object_id", Bytewise),
     Column("error", Text),
     Column("retries", Integer, nullable=False, server_default=text("0")),
-    Index("missing_source_keys", "sync_id", "key", sqlite_where=text("state = 1"), postgresql_where=text("state = 1")),
+    Index("doomed_source_keys", "sync_id", "key", sqlite_where=text(IS_DOOMED), postgresql_where=text(IS_DOOMED)),
     Index(
         "faulty_source_keys",
         "sync_id",

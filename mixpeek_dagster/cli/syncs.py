@@ -121,7 +121,9 @@ def _ask(warehouse: Warehouse, sync: Sync, held: int, *, yes: bool, may_ask: boo
     if not may_ask and not yes:
         typer.echo(f"{sync.sync_id}: {held} deletes are more than the guard believes; a pass holds them back.", err=True)
         return
-    if yes or typer.confirm(f"{held} files are missing, more than the guard believes. May the next pass delete their objects?"):
+    if yes or typer.confirm(
+        f"{held} files are missing or not taken any more, more than the guard believes. May the next pass delete their objects?"
+    ):
         with warehouse.catalog.transaction() as records:
             records.syncs.set(sync.sync_id, now=warehouse.now(), confirmed_deletes=held)
         console.print(f"{sync.sync_id}: the next pass deletes up to {held} objects.")

@@ -137,10 +137,11 @@ def _look(warehouse: Warehouse, sync_id: SyncId, news: News, doubt: Doubt | None
         found = compare(records, intake, cursor, Page(there, None), present, source=source, room=0, now=now)
         intake.record(records, found.taken, generation=cursor.generation)
         doomed = [rows[key] for key in gone if key in rows] if sync.spec.reconcile.on_delete else []
+        doomed += found.taken.drifted
         is_too_many = len(doomed) > _believed(sync, doubt)
         doomed = [] if is_too_many else doomed
         lost = [str(row[5]) for row in doomed if row[5]]
-        remove_objects(records, warehouse, [*found.taken.drifted_out, *lost], now=now)
+        remove_objects(records, warehouse, lost, now=now)
         records.syncs.remove_keys(sync_id, [row[0] for row in doomed])
         intake.fill_batches(records, found.taken.object_ids, settings=warehouse.settings, cursor=cursor, now=now)
         intake.close_batches(records, settings=warehouse.settings, now=now)
@@ -151,7 +152,7 @@ def _look(warehouse: Warehouse, sync_id: SyncId, news: News, doubt: Doubt | None
             due = {"triggered_at": now} if news.everything or (is_too_many and not _is_holding(sync)) else {}
         records.syncs.save(sync_id, owner=warehouse.owner, cursor=after.model_dump(mode="json"), **due)
     finish_removals(warehouse)
-    return Looked(news.messages, found.taken.new, found.taken.changed, len(doomed) + len(found.taken.drifted_out))
+    return Looked(news.messages, found.taken.new, found.taken.changed, len(doomed))
 
 
 def _is_holding(sync: Sync) -> bool:

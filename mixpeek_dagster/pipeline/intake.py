@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mixpeek_dagster.catalog import Records
-from mixpeek_dagster.catalog.syncs import ARCHIVED_WORDS, KeyState, SourceKey
+from mixpeek_dagster.catalog.syncs import ARCHIVED_WORDS, DOOMED, KeyState, SourceKey
 from mixpeek_dagster.errors import SchemaViolation
 from mixpeek_dagster.models.batches import Batch, BatchStatus
 from mixpeek_dagster.models.buckets import Bucket, blob_type_of, mime_type_of
@@ -27,13 +27,15 @@ AGAIN = "looked_again"
 
 @dataclass
 class Taken:
-    """What becomes of a page's new and changed files. `object_ids` have to be extracted; `drifted_out` fit the filters no more.
+    """What becomes of a page's new and changed files. `object_ids` have to be extracted. `drifted` are registered rows whose file is not
+    taken any more, and whose object goes if that is believed; `back` waited to go, and stay.
 
     `stopped_at` is the first key that was not looked at any more, when there was no room for another object.
     """
 
     object_ids: list[ObjectId] = field(default_factory=list)
-    drifted_out: list[str] = field(default_factory=list)
+    drifted: list[Row] = field(default_factory=list)
+    back: list[bytes] = field(default_factory=list)
     keys: list[SourceKey] = field(default_factory=list)
     gone_keys: list[bytes] = field(default_factory=list)
     created: list[StoredObject] = field(default_factory=list)
@@ -111,11 +113,14 @@ class Intake:
         if kind is None:
             taken.skipped += 1
             taken.skipped_bytes += entry.size
-            if row is not None and (existing is None or reconcile.on_filter_drift):
+            if row is not None and existing is None:
                 taken.gone_keys.append(entry.key)
-                taken.drifted_out += [existing.object_id] if existing else []
+            elif row is not None and reconcile.on_filter_drift:
+                taken.drifted.append(row)
+            elif state in DOOMED:
+                taken.back.append(entry.key)
             return
-        if row is not None and same and len(row) > 6 and row[6] == generation:
+        if row is not None and same and len(row) > 6 and row[6] == generation and state not in DOOMED:
             return  # this listing has named it before
         if same and row is not None and len(row) > 7 and state is KeyState.LIVE:
             return  # a plan has decided on it before
@@ -132,6 +137,7 @@ class Intake:
                 taken.keys.append(_key(entry, KeyState.LIVE, existing.object_id))
             return
         if existing is not None and not reconcile.on_update:
+            taken.back += [entry.key] if state in DOOMED else []
             return
         earlier = existing.object_id if existing else None
         taken.new_keys += row is None
@@ -162,6 +168,7 @@ class Intake:
         records.objects.put(taken.replaced)
         records.syncs.put_keys(self._sync.sync_id, taken.keys, generation=generation)
         records.syncs.remove_keys(self._sync.sync_id, taken.gone_keys)
+        records.syncs.found_again(self._sync.sync_id, taken.back)
         records.buckets.count(self._bucket.bucket_id, objects=taken.new, size_bytes=taken.size_change)
         for event, objects in (("object.created", taken.created), ("object.updated", taken.replaced)):
             if objects:

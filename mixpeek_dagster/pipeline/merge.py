@@ -6,7 +6,7 @@ A page is checked for being possible, merged with the keys registered in its ran
 
 import hashlib
 import operator
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -148,7 +148,6 @@ def moved_on(cursor: SyncCursor, page: Page, found: Findings, *, is_idle: bool, 
         changed=taken.changed,
         skipped=taken.skipped,
         failed=taken.failed,
-        deleted=len(taken.drifted_out),
         unchanged=len(entries) - taken.new - taken.changed - taken.skipped - taken.failed,
         bytes=sum(entry.size for entry in entries) - taken.skipped_bytes,
         pages=1,
@@ -207,7 +206,7 @@ def room_of(cursor: SyncCursor, spec: SyncSpec) -> int:
 def held_deletes(cursor: SyncCursor, spec: SyncSpec, *, missing: int, registered: int) -> int:
     """How many deletes are too many to believe: more than 100 and the allowed share, or everything there was; and more than were
     confirmed."""
-    vanished = cursor.counters.listed == 0
+    vanished = cursor.counters.listed == cursor.counters.skipped  # nothing that the filters take was listed
     most = 0 if vanished else believed_deletes(spec, registered=registered)
     return missing if missing > max(most, cursor.confirmed_deletes) else 0
 
@@ -217,12 +216,18 @@ def believed_deletes(spec: SyncSpec, *, registered: int) -> int:
     return max(SURE_DELETES, int(spec.max_deleted_ratio * registered))
 
 
-def ask_for(source: ObjectSource, keys: Sequence[bytes]) -> list[Answer]:
-    """Each file asked for by name."""
+def doomed_states(spec: SyncSpec) -> list[KeyState]:
+    """Which keys a pass of this sync may take away at its end."""
+    wanted = {KeyState.MISSING: spec.reconcile.on_delete, KeyState.DRIFTED: spec.reconcile.on_filter_drift}
+    return [state for state, is_wanted in wanted.items() if is_wanted]
+
+
+def ask_for(source: ObjectSource, keys: Sequence[bytes], *, drifted: Container[bytes] = ()) -> list[Answer]:
+    """Each file asked for by name; to the sync, the `drifted` ones are gone, though the listing has named them."""
 
     def ask(key: bytes) -> Answer:
         try:
-            return source.head(key)
+            return None if key in drifted else source.head(key)
         except AccessDenied as refusal:
             return refusal
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from mixpeek_dagster.catalog import Records
 from mixpeek_dagster.catalog.scratch import Scratch
+from mixpeek_dagster.catalog.syncs import KeyState
 from mixpeek_dagster.errors import MixpeekError
 from mixpeek_dagster.models.buckets import Bucket
 from mixpeek_dagster.models.collections import Collection, downstream_tiers
@@ -23,6 +24,7 @@ from mixpeek_dagster.pipeline.merge import (
     compare,
     config_hash,
     deleted_upto,
+    doomed_states,
     first_cursor,
     held_deletes,
     is_full,
@@ -140,17 +142,22 @@ class _Planner:
         )
 
     def _remember_missing(self) -> None:
-        """What the pass that is under way has missed so far."""
+        """What the pass that is under way has missed so far. One that sweeps knows at its end what it has not seen."""
+        states, seen = doomed_states(self.sync.spec), 0
         cursor, after = self.cursor, (self.cursor.after_key or b"") if self.cursor.phase is Phase.DELETE else b""
-        if cursor.phase is Phase.SWEEP or (cursor.phase is Phase.SCAN and cursor.after_key is None):
+        if cursor.phase is Phase.SCAN and cursor.after_key is None:
             return
-        upto = None if cursor.phase is Phase.DELETE else cursor.after_key
+        if cursor.phase is Phase.SWEEP:
+            states, seen = [state for state in states if state is KeyState.DRIFTED], cursor.generation
+        upto = cursor.after_key if cursor.phase is Phase.SCAN else None
         while True:
             with self.warehouse.catalog.reading() as records:
-                found = records.syncs.missing(self.sync.sync_id, limit=_CHUNK, after=after, upto=upto)
+                found = records.syncs.doomed(self.sync.sync_id, states, limit=_CHUNK, after=after, upto=upto, seen=seen)
             if not found:
                 return
-            self.scratch.miss([(key.key, key.size, key.etag) for key in found])
+            for state in states:
+                rows = [(key.key, key.size, key.etag) for key in found if key.state == state]
+                self.scratch.miss(rows, drifted=state is KeyState.DRIFTED)
             after = found[-1].key
 
     def _take_page(self) -> None:
@@ -174,7 +181,9 @@ class _Planner:
         taken = found.taken
         created = {str(stored.object_id) for stored in taken.created}
         self.scratch.decide(taken.keys, created=created, removed=taken.gone_keys, generation=before.generation)
-        self.scratch.miss(found.absent)
+        self.scratch.miss(taken.drifted, drifted=True)
+        if self.sync.spec.reconcile.on_delete:
+            self.scratch.miss(found.absent)
         is_idle = not found.entries
         if before.phase is Phase.SWEEP:
             is_idle = not self.scratch.see(found.known) and len(found.known) == len(found.entries)
@@ -185,7 +194,7 @@ class _Planner:
         if self.cursor.phase is Phase.DELETE:
             with self.warehouse.catalog.reading() as records:
                 self._count_failed(records)
-            if before.phase is Phase.SWEEP:
+            if before.phase is Phase.SWEEP and self.sync.spec.reconcile.on_delete:
                 self._miss_unseen(sync_id, before.generation)
 
     def _count_failed(self, records: Records) -> None:
@@ -211,7 +220,7 @@ class _Planner:
     def _judge_missing(self) -> None:
         """Whether what is missing would be deleted: held back when there is too much of it, else asked for by name."""
         cursor, spec, missing = self.cursor, self.sync.spec, self.scratch.missing()
-        if not missing or not spec.reconcile.on_delete:
+        if not missing:
             return
         with self.warehouse.catalog.reading() as records:
             known = sum(records.syncs.count_keys(self.sync.sync_id).values()) + self.sums.new_keys
@@ -220,7 +229,8 @@ class _Planner:
             self.cursor = cursor.model_copy(update={"counters": cursor.counters.plus(held=held)})
             return
         for rows in self.scratch.take_missing(at_a_time=_CHUNK):
-            answers = ask_for(self.source, [row[0] for row in rows])
+            drifted = {row[0] for row in rows if row[3]}
+            answers = ask_for(self.source, [row[0] for row in rows], drifted=drifted)
             self.scratch.go(row for row, answer in zip(rows, answers) if answer is None)
             self.cursor = deleted_upto(self.cursor, rows[-1][0], answers, seconds=0.0)
 

@@ -24,6 +24,7 @@ from mixpeek_dagster.pipeline.merge import (
     compare,
     config_hash,
     deleted_upto,
+    doomed_states,
     first_cursor,
     from_the_start,
     held_deletes,
@@ -176,10 +177,11 @@ class _Pass:
                 first_seen = records.syncs.mark_seen(self.sync.sync_id, found.known, generation=before.generation)
                 is_idle = not first_seen and len(found.known) == len(found.entries)
             self.intake.record(records, found.taken, generation=before.generation)
-            remove_objects(records, self.warehouse, found.taken.drifted_out, now=now)
             self.intake.fill_batches(records, found.taken.object_ids, settings=self.warehouse.settings, cursor=before, now=now)
             newly = [row[0] for row in found.absent if row[4] != KeyState.MISSING]
             records.syncs.set_key_state(self.sync.sync_id, newly, KeyState.MISSING)
+            newly = [row[0] for row in found.taken.drifted if row[4] != KeyState.DRIFTED]
+            records.syncs.set_key_state(self.sync.sync_id, newly, KeyState.DRIFTED)
             remember_page(records, self.sync, before, page, found)
             cursor = moved_on(before, page, found, is_idle=is_idle, seconds=self._lap())
             if cursor.phase is Phase.DELETE:
@@ -214,26 +216,27 @@ class _Pass:
     def _confirm_missing(self) -> None:
         """Ask for every missing key by name, a few hundred at a time; only what the provider says is gone loses its object. What it
         refuses to tell stays missing."""
-        sync_id = self.sync.sync_id
+        sync_id, states = self.sync.sync_id, doomed_states(self.sync.spec)
         with self.warehouse.catalog.reading() as records:
-            missing = records.syncs.missing(sync_id, limit=500, after=self.cursor.after_key)
-            counts = records.syncs.count_keys(sync_id) if missing else {}  # reads every key
-        if not missing or not self.sync.spec.reconcile.on_delete:
+            doomed = records.syncs.doomed(sync_id, states, limit=500, after=self.cursor.after_key)
+            counts = records.syncs.count_keys(sync_id) if doomed else {}  # reads every key
+        if not doomed:
             return self._end(held=0)
         if not self.cursor.deletes_believed:
-            missed, total = counts.get(KeyState.MISSING, 0), sum(counts.values())
+            missed, total = sum(counts.get(state, 0) for state in states), sum(counts.values())
             held = held_deletes(self.cursor, self.sync.spec, missing=missed, registered=total)
             if held:
                 return self._end(held=held)
-        answers = ask_for(self.source, [key.key for key in missing])
-        gone = [key for key, answer in zip(missing, answers) if answer is None]
-        back = [key.key for key, answer in zip(missing, answers) if isinstance(answer, Entry)]
+        drifted = {key.key for key in doomed if key.state == KeyState.DRIFTED}
+        answers = ask_for(self.source, [key.key for key in doomed], drifted=drifted)
+        gone = [key for key, answer in zip(doomed, answers) if answer is None]
+        back = [key.key for key, answer in zip(doomed, answers) if isinstance(answer, Entry)]
         with self.warehouse.catalog.transaction() as records:
             now = self.warehouse.now()
             remove_objects(records, self.warehouse, [key.object_id for key in gone if key.object_id], now=now)
             records.syncs.remove_keys(sync_id, [key.key for key in gone])
             records.syncs.found_again(sync_id, back)
-            self._save(records, deleted_upto(self.cursor, missing[-1].key, answers, seconds=self._lap()))
+            self._save(records, deleted_upto(self.cursor, doomed[-1].key, answers, seconds=self._lap()))
         finish_removals(self.warehouse)
         return None
 
@@ -254,8 +257,8 @@ class _Pass:
         error = self.refusal = refusal_of(self.cursor)
         if held:
             error = (
-                f"{held} files are missing from {self.source.uri}, too many to be believed: nothing was deleted. If they are "
-                f"really gone, run `mixpeek-dagster syncs confirm {self.sync.sync_id}`."
+                f"{held} files are missing from {self.source.uri} or no longer taken by the sync's filters, too many to be believed: "
+                f"nothing was deleted. If their objects shall go, run `mixpeek-dagster syncs confirm {self.sync.sync_id}`."
             )
         with self.warehouse.catalog.transaction() as records:
             if self.cursor.job_id:

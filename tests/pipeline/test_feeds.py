@@ -187,6 +187,28 @@ def test_more_deletes_than_a_pass_would_believe_are_left_to_a_pass_which_asks(li
     assert lose(names[701]).deleted == 1
 
 
+def test_files_that_the_filters_do_not_take_any_more_count_as_deletes(library: Library) -> None:
+    library.world.told = []
+    library.configure(file_filters={"max_size_bytes": 10})
+    names = [f"{number:04}.txt" for number in range(300)]
+    for name in names:
+        library.world.put(name, b"x")
+    library.cycle()
+
+    def grow(*grown: str) -> Looked:
+        for name in grown:
+            library.world.put(name, b"more than ten bytes")
+        tell(library, *grown)
+        return take(library)
+
+    assert grow(*names[:60]).deleted == 60
+    assert grow(*names[60:150]).deleted == 0, "with the 60 they are more than 100"
+    assert len(library.objects()) == 240
+    assert library.now().triggered_at is not None
+    assert library.poll().counters.deleted == 90
+    library.assert_exact()
+
+
 def test_a_file_that_may_not_be_asked_for_is_left_to_a_pass_and_stops_no_later_news(
     told: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:

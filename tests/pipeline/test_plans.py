@@ -2,6 +2,7 @@
 
 import random
 import tracemalloc
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from mixpeek_dagster.models.syncs import Counters, SyncStatus
 from mixpeek_dagster.pipeline.plans import PassPlan, plan_sync
 from mixpeek_dagster.storage.provider import Entry, Page
 from mixpeek_dagster.testing import FakeSource
-from tests.pipeline.test_syncs_fuzz import mutate
+from tests.pipeline.test_syncs_fuzz import SEEDS, mutate
 from tests.pipeline.worlds import Library
 
 
@@ -38,10 +39,27 @@ def fill(library: Library, *names: str) -> None:
         library.world.put(name, name.encode())
 
 
-@pytest.mark.parametrize("seed", range(5))
+def refuse(monkeypatch: pytest.MonkeyPatch, closed: Collection[bytes]) -> None:
+    """Let nobody ask for the files of these names, as long as they are in it."""
+    original = FakeSource.head
+
+    def head(self: FakeSource, key: bytes) -> Entry | None:
+        if key in closed:
+            raise AccessDenied(f"403 on {key.decode()}")
+        return original(self, key)
+
+    monkeypatch.setattr(FakeSource, "head", head)
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
 @pytest.mark.parametrize("order", ["bytes", "shuffled", "broken"])
-def test_what_a_plan_counts_is_what_the_next_run_does(library: Library, order: Any, seed: int) -> None:
+def test_what_a_plan_counts_is_what_the_next_run_does(
+    library: Library, order: Any, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chance = random.Random(f"plan {order}{seed}")
+    monkeypatch.setattr("mixpeek_dagster.pipeline.merge.SURE_DELETES", chance.choice([2, 100]))
+    closed = set[bytes]()
+    refuse(monkeypatch, closed)
     world, alive = library.world, list[str]()
     world.order, world.page_size, world.repeats = order, chance.randrange(1, 9), chance.choice([0, 0, 2])
     for _ in range(10):
@@ -60,11 +78,14 @@ def test_what_a_plan_counts_is_what_the_next_run_does(library: Library, order: A
             library.configure(reconcile={name: chance.random() < 0.7 for name in sorted(options)})
         library.configure(max_objects_per_run=chance.choice([3, 100_000, 100_000]))
         world.hidden = {name.encode() for name in alive if chance.random() < 0.1}
+        if chance.random() < 0.3:
+            closed.clear()
+            closed.update(key for key in map(str.encode, library.keys()) if chance.random() < 0.3)
         if chance.random() < 0.1:
             world.files.clear()
             alive.clear()
         if chance.random() < 0.2:
-            library.set_sync(confirmed_deletes=chance.choice([1, 1000]))
+            library.set_sync(confirmed_deletes=chance.choice([1, 5, 1000]))
         if chance.random() < 0.3:
             library.advance(budget_s=0)  # a pass may be under way when a plan is made
         expected = plan(library)
@@ -72,7 +93,7 @@ def test_what_a_plan_counts_is_what_the_next_run_does(library: Library, order: A
         progress = library.poll()
         assert untimed(expected.counters) == untimed(progress.counters)
         assert expected.to_extract == in_batches(library) - queued
-        assert expected.error is None
+        assert expected.error == progress.error
 
 
 def in_batches(library: Library) -> int:
@@ -106,6 +127,24 @@ def test_a_mass_delete_is_announced_as_held(library: Library) -> None:
     assert library.world.calls["head"] == 0
     library.set_sync(confirmed_deletes=150)
     assert (plan(library).counters.held, plan(library).counters.deleted) == (0, 150)
+
+
+def test_a_plan_of_filters_that_no_longer_take_most_files_asks(library: Library) -> None:
+    fill(library, *(f"f{number:03d}.txt" for number in range(300)))
+    library.poll()
+    library.configure(file_filters={"include_patterns": ["*.tXt"]})
+    made = plan(library)
+    assert (made.counters.held, made.counters.deleted) == (300, 0)
+    library.set_sync(confirmed_deletes=300)
+    made = plan(library)
+    assert (made.counters.held, made.counters.deleted) == (0, 300)
+    library.world.page_size = 100
+    library.configure(file_filters={"include_patterns": ["*5.txt", "*9.txt"]})
+    for _ in range(3):
+        assert not library.advance(budget_s=0).finished  # type: ignore[union-attr]
+        made = plan(library)
+        assert (made.counters.held, made.counters.deleted) == (0, 240)
+    assert untimed(library.poll().counters) == untimed(made.counters)
 
 
 def test_a_renamed_file_is_recognised_by_its_etag(library: Library) -> None:
@@ -165,14 +204,7 @@ def test_a_listing_that_fails_is_told_and_a_plan_has_a_budget(library: Library) 
 def test_a_missing_file_that_may_not_be_asked_for_is_told(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(library, "a.txt", "b.txt", "c.txt")
     library.poll()
-    original = FakeSource.head
-
-    def head(self: FakeSource, key: bytes) -> Entry | None:
-        if key == b"a.txt":
-            raise AccessDenied("403 on a.txt")
-        return original(self, key)
-
-    monkeypatch.setattr(FakeSource, "head", head)
+    refuse(monkeypatch, {b"a.txt"})
     for name in ("a.txt", "b.txt"):
         library.world.delete(name)
     made = plan(library)

@@ -461,6 +461,70 @@ def test_filters_that_change_add_and_remove_objects(library: Library) -> None:
     library.assert_follows_source()
 
 
+@pytest.mark.parametrize("order", ["bytes", "shuffled", "broken"])
+def test_filters_that_no_longer_take_most_files_ask_before_objects_go(library: Library, order: Any) -> None:
+    library.world.order, library.world.page_size, library.world.repeats = order, 70, 0 if order == "bytes" else 3
+    fill(library, *many(400), "a.md")
+    library.cycle()
+    before = library.objects()
+    library.configure(file_filters={"include_patterns": ["*.tXt", "*.md"]})
+    for _ in range(2):
+        progress = library.poll()
+        assert (progress.counters.deleted, progress.counters.held) == (0, 400)
+        assert "no longer taken" in (library.now().last_error or "")
+    assert library.objects() == before
+    library.configure(file_filters={"include_patterns": ["*.txt", "*.md"]})
+    progress = library.poll()
+    assert (progress.counters.held, progress.counters.changed, library.now().last_error) == (0, 0, None)
+    assert library.objects() == before
+    library.assert_follows_source()
+    library.configure(file_filters={"include_patterns": ["*.md"]})
+    library.poll()
+    assert confirm(library) == 400
+    assert library.poll().counters.deleted == 400
+    assert library.world.calls["head"] == 0, "the listing names them: nobody has to ask"
+    assert list(library.keys()) == ["a.md"]
+    library.assert_exact()
+
+
+def test_filters_that_take_nothing_any_more_ask_however_few_files_there_are(library: Library) -> None:
+    fill(library, *many(5))
+    library.poll()
+    library.configure(file_filters={"extensions": ["text"]})
+    assert library.poll().counters.held == 5
+    assert len(library.objects()) == 5
+
+
+def test_a_file_that_is_taken_again_keeps_its_object_though_updates_are_not_wanted(library: Library) -> None:
+    fill(library, *many(150))
+    library.poll()
+    library.configure(file_filters={"extensions": ["md"]}, reconcile={"on_update": False})
+    assert library.poll().counters.held == 150
+    for name in many(150):
+        library.world.put(name, b"edited")
+    library.configure(file_filters={})
+    progress = library.poll()
+    assert (progress.counters.deleted, progress.counters.changed, progress.counters.held) == (0, 0, 0)
+    assert len(library.objects()) == 150
+    library.configure(reconcile={})
+    assert library.poll().counters.changed == 150
+    library.assert_follows_source()
+
+
+def test_held_files_stay_once_drift_is_not_reconciled_any_more(library: Library) -> None:
+    fill(library, *many(150))
+    library.poll()
+    library.configure(file_filters={"extensions": ["md"]})
+    assert library.poll().counters.held == 150
+    library.configure(reconcile={"on_filter_drift": False})
+    progress = library.poll()
+    assert (progress.counters.deleted, progress.counters.held, library.now().last_error) == (0, 0, None)
+    assert set(library.keys().values()) == {KeyState.LIVE}
+    for name in many(149):
+        library.world.delete(name)
+    assert library.poll().counters.held == 149, "files that are really gone are another matter"
+
+
 def test_another_source_path_takes_away_what_is_not_below_it(library: Library) -> None:
     fill(library, "a/one.txt", "a/two.txt", "b/three.txt")
     library.poll()
