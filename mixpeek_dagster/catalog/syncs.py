@@ -119,17 +119,17 @@ class SyncRecords(ConnectionRecords):
         )
         return done.rowcount == 1
 
-    def save(self, sync_id: SyncId, *, owner: str, **values: Any) -> None:
-        """Write the state of a pass, as its lock's holder.
+    def save(self, sync_id: SyncId, *, owner: str, **values: Any) -> SyncStatus:
+        """Write the state of a pass, as its lock's holder; the sync's status, which somebody may have changed meanwhile.
 
         Raises:
             LockLost: the lock is not `owner`'s any more.
         """
-        done = self._connection.execute(
-            update(_syncs).where(_syncs.c.sync_id == sync_id, _syncs.c.locked_by == owner).values(**values)
-        )
-        if done.rowcount != 1:
+        mine = update(_syncs).where(_syncs.c.sync_id == sync_id, _syncs.c.locked_by == owner)
+        row = self._connection.execute(mine.values(**values).returning(_syncs.c.status)).first()
+        if row is None:
             raise LockLost(f"Sync {sync_id} was taken over by another process; this step was not recorded.")
+        return SyncStatus(row.status)
 
     def settle_status(self, sync_id: SyncId, status: SyncStatus) -> None:
         """Record what a pass made of the sync, unless it was paused meanwhile."""

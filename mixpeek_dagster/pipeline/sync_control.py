@@ -93,7 +93,7 @@ def change_sync(records: Records, sync: Sync, body: SyncPatch, *, now: str) -> S
 
 
 def pause(records: Records, sync: Sync, *, now: str) -> None:
-    """No further page is taken after the call that is under way; the place is kept."""
+    """No further page is taken after the one that is under way; the place is kept."""
     records.syncs.set(sync.sync_id, now=now, status=SyncStatus.SUSPENDED)
 
 

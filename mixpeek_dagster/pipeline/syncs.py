@@ -89,6 +89,7 @@ class _Pass:
         self.warehouse = warehouse
         self.sync = sync
         self.cursor = sync.cursor
+        self.is_paused = False
         self.refusal: str | None = None
         self.source: ObjectSource = warehouse.source(sync)
         self.intake = Intake(sync, bucket, self.source)
@@ -107,7 +108,7 @@ class _Pass:
                 self._take_page()
             if is_full(self.cursor, self.sync.spec):
                 return self._rest()
-            if time.monotonic() >= deadline and self._phase() is not Phase.IDLE:
+            if (self.is_paused or time.monotonic() >= deadline) and self._phase() is not Phase.IDLE:
                 return Progress(self.sync, self.cursor.counters, finished=False)
         return Progress(self.sync, self.sync.last_counters or Counters(), finished=True, error=self.refusal)
 
@@ -299,9 +300,10 @@ class _Pass:
     def _save(self, records: Records, cursor: SyncCursor, **values: object) -> None:
         """Record the cursor, and prolong the lock: whoever works is alive."""
         until = self.warehouse.now(plus_s=LOCK_S)
-        records.syncs.save(
+        status = records.syncs.save(
             self.sync.sync_id, owner=self.warehouse.owner, cursor=cursor.model_dump(mode="json"), lock_expires_at=until, **values
         )
+        self.is_paused = status is SyncStatus.SUSPENDED
         self.cursor = cursor
 
     def _lap(self) -> float:

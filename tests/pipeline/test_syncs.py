@@ -16,7 +16,7 @@ from mixpeek_dagster.models.ids import SyncJobId
 from mixpeek_dagster.models.syncs import Phase, Sync, SyncStatus
 from mixpeek_dagster.pipeline.creation import create_sync
 from mixpeek_dagster.pipeline.merge import config_hash
-from mixpeek_dagster.pipeline.sync_control import confirm_deletes, trigger
+from mixpeek_dagster.pipeline.sync_control import confirm_deletes, resume, trigger
 from mixpeek_dagster.pipeline.syncs import LOCK_S, advance
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.storage.provider import Entry
@@ -963,14 +963,52 @@ def test_a_pass_whose_lock_was_taken_over_records_nothing_more(library: Library)
     assert library.now().locked_by == "thief:1"
 
 
-def test_a_pause_during_a_pass_outlives_it(library: Library) -> None:
-    fill(library, *many(3))
+def paused_when(library: Library, method: str, *, calls: int) -> None:
+    """Pause the sync while its source is being called so for the n-th time."""
 
-    def pause(_: str) -> None:
-        library.set_sync(status=SyncStatus.SUSPENDED)
+    def pause(name: str) -> None:
+        if name == method and library.world.calls[name] == calls:
+            library.set_sync(status=SyncStatus.SUSPENDED)
 
+    library.world.calls.clear()
     library.world.before = pause
+
+
+def test_a_pause_ends_a_pass_after_the_page_that_is_being_taken(library: Library) -> None:
+    library.world.page_size = 1
+    fill(library, *many(6))
+    paused_when(library, "list", calls=2)
+    progress = library.advance(budget_s=3600)
+    assert progress is not None
+    assert (progress.finished, progress.error, library.world.calls["list"], len(library.objects())) == (False, None, 2, 2)
+    assert library.now().status is SyncStatus.SUSPENDED
+    assert library.advance() is None
+    with library.warehouse.catalog.transaction() as records:
+        resume(records, library.now(), now=library.warehouse.now())
     library.poll()
+    assert library.world.calls["list"] == 6, "it goes on where it was"
+    library.assert_follows_source()
+
+
+def test_a_pause_ends_deletes_after_those_that_are_being_made(library: Library) -> None:
+    fill(library, *many(1300))
+    library.poll()
+    for name in many(1200):
+        library.world.delete(name)
+    library.poll()
+    confirm(library)
+    paused_when(library, "head", calls=3)
+    progress = library.advance()
+    assert progress is not None
+    assert not progress.finished
+    assert len(library.objects()) == 800
+    assert library.advance() is None
+
+
+def test_a_pause_during_the_last_page_outlives_the_pass(library: Library) -> None:
+    fill(library, *many(3))
+    paused_when(library, "list", calls=1)
+    assert not library.advance().finished  # type: ignore[union-attr]
     assert library.now().status is SyncStatus.SUSPENDED
     assert library.advance() is None
 
