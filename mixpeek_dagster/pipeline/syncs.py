@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from mixpeek_dagster.catalog import Records
 from mixpeek_dagster.catalog.listed_pages import ListedPage
 from mixpeek_dagster.catalog.syncs import KeyState, LockLost
-from mixpeek_dagster.errors import BadListing, CatalogError, MixpeekError
+from mixpeek_dagster.errors import BadListing, CatalogError, MixpeekError, NotFound
 from mixpeek_dagster.models.buckets import Bucket
 from mixpeek_dagster.models.ids import SyncId, SyncJobId, new_id
 from mixpeek_dagster.models.objects import ObjectStatus
@@ -57,7 +57,8 @@ class Progress:
 def advance(warehouse: Warehouse, sync_id: SyncId, *, budget_s: float, force: bool = False) -> Progress | None:
     """Start or continue a pass, for at most about `budget_s` seconds.
 
-    None when there is nothing to do: the pass is not due (and not `force`d), the sync is paused, or another process has its lock.
+    None when there is nothing to do: the pass is not due (and not `force`d), the sync is paused, or another process has its lock; also
+    when it was deleted during the call.
     Errors of the provider end the call, are recorded on the sync, and keep the cursor: the next call repeats the failed page.
     """
     with warehouse.catalog.transaction() as records:
@@ -76,7 +77,10 @@ def advance(warehouse: Warehouse, sync_id: SyncId, *, budget_s: float, force: bo
     except CatalogError:
         raise  # it could not be recorded
     except MixpeekError as error:
-        return _record_failure(warehouse, sync_id, error)
+        try:
+            return _record_failure(warehouse, sync_id, error)
+        except (LockLost, NotFound):
+            return None  # there is nothing to record it on any more: the sync was taken over, or deleted, perhaps with its bucket
     finally:
         with warehouse.catalog.transaction() as records:
             records.syncs.unlock(sync_id, owner=warehouse.owner)

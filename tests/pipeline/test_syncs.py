@@ -14,6 +14,7 @@ from mixpeek_dagster.errors import AccessDenied, BadListing, ProviderDown
 from mixpeek_dagster.models.batches import BatchStatus
 from mixpeek_dagster.models.ids import SyncJobId
 from mixpeek_dagster.models.syncs import Phase, Sync, SyncStatus
+from mixpeek_dagster.pipeline.cascade import delete_bucket
 from mixpeek_dagster.pipeline.creation import create_sync
 from mixpeek_dagster.pipeline.merge import config_hash
 from mixpeek_dagster.pipeline.sync_control import confirm_deletes, resume, trigger
@@ -1011,6 +1012,34 @@ def test_a_pause_during_the_last_page_outlives_the_pass(library: Library) -> Non
     assert not library.advance().finished  # type: ignore[union-attr]
     assert library.now().status is SyncStatus.SUSPENDED
     assert library.advance() is None
+
+
+@pytest.mark.parametrize("fails", [True, False])
+@pytest.mark.parametrize("end", ["the sync is deleted", "the bucket is deleted", "the lock is taken over"])
+@pytest.mark.parametrize("page", [1, 2])
+def test_a_pass_whose_sync_is_taken_from_it_ends_quietly(library: Library, page: int, end: str, fails: bool) -> None:
+    library.world.page_size = 2
+    fill(library, *many(6))
+
+    def take(_: str) -> None:
+        if library.world.calls["list"] < page:
+            return
+        if end == "the bucket is deleted":
+            whole = {"bucket_id": library.bucket.bucket_id, "namespace_id": library.namespace.namespace_id}
+            delete_bucket(library.warehouse, whole)
+        with library.warehouse.catalog.transaction() as records:
+            if end == "the sync is deleted":
+                records.syncs.remove(library.sync.sync_id)
+            else:
+                records.syncs.unlock(library.sync.sync_id)
+        if fails:
+            raise ProviderDown("503")
+
+    library.world.before = take
+    assert library.advance() is None
+    assert len(library.objects()) == (0 if end == "the bucket is deleted" else 2 * (page - 1)), "nothing is recorded any more"
+    if end == "the lock is taken over":
+        assert library.now().last_error is None
 
 
 def test_an_initial_only_sync_makes_one_pass(library: Library) -> None:
