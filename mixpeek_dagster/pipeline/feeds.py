@@ -94,20 +94,21 @@ def look_at(warehouse: Warehouse, sync_id: SyncId, news: News, *, doubt: Doubt |
     Raises:
         NotNow: it has to be done later. Failures of the provider; nothing was recorded then.
     """
+    owner = warehouse.new_holder()
     with warehouse.catalog.transaction() as records:
         now = warehouse.now()
-        if not records.syncs.lock(sync_id, owner=warehouse.owner, now=now, until=warehouse.now(plus_s=LOCK_S)):
+        if not records.syncs.lock(sync_id, owner=owner, now=now, until=warehouse.now(plus_s=LOCK_S)):
             raise NotNow(f"Sync {sync_id} is locked by another process; try again.")
     try:
-        return _look(warehouse, sync_id, news, doubt)
+        return _look(warehouse, sync_id, owner, news, doubt)
     except LockLost as error:
         raise NotNow(str(error)) from error
     finally:
         with warehouse.catalog.transaction() as records:
-            records.syncs.unlock(sync_id, owner=warehouse.owner)
+            records.syncs.unlock(sync_id, owner=owner)
 
 
-def _look(warehouse: Warehouse, sync_id: SyncId, news: News, doubt: Doubt | None) -> Looked:
+def _look(warehouse: Warehouse, sync_id: SyncId, owner: str, news: News, doubt: Doubt | None) -> Looked:
     with warehouse.catalog.reading() as records:
         sync = records.syncs.get(sync_id)
         bucket = records.buckets.get(sync.bucket_id, namespace_id=sync.namespace_id)
@@ -150,7 +151,7 @@ def _look(warehouse: Warehouse, sync_id: SyncId, news: News, doubt: Doubt | None
         if doubt is None:
             after = after.model_copy(update={"feed_deleted": cursor.feed_deleted + len(doomed)})
             due = {"triggered_at": now} if news.everything or (is_too_many and not _is_holding(sync)) else {}
-        records.syncs.save(sync_id, owner=warehouse.owner, cursor=after.model_dump(mode="json"), **due)
+        records.syncs.save(sync_id, owner=owner, cursor=after.model_dump(mode="json"), **due)
     finish_removals(warehouse)
     return Looked(news.messages, found.taken.new, found.taken.changed, len(doomed))
 

@@ -61,36 +61,38 @@ def advance(warehouse: Warehouse, sync_id: SyncId, *, budget_s: float, force: bo
     when it was deleted during the call.
     Errors of the provider end the call, are recorded on the sync, and keep the cursor: the next call repeats the failed page.
     """
+    owner = warehouse.new_holder()
     with warehouse.catalog.transaction() as records:
         now = warehouse.now()
         sync = records.syncs.get(sync_id)
         wanted = force or records.syncs.is_due(sync_id, now=now)
         if not wanted or sync.status is SyncStatus.SUSPENDED:
             return None
-        if not records.syncs.lock(sync_id, owner=warehouse.owner, now=now, until=warehouse.now(plus_s=LOCK_S)):
+        if not records.syncs.lock(sync_id, owner=owner, now=now, until=warehouse.now(plus_s=LOCK_S)):
             return None
         bucket = records.buckets.get(sync.bucket_id, namespace_id=sync.namespace_id)
     try:
-        return _Pass(warehouse, sync, bucket).run(deadline=time.monotonic() + budget_s)
+        return _Pass(warehouse, sync, bucket, owner).run(deadline=time.monotonic() + budget_s)
     except LockLost:
         return None
     except CatalogError:
         raise  # it could not be recorded
     except MixpeekError as error:
         try:
-            return _record_failure(warehouse, sync_id, error)
+            return _record_failure(warehouse, sync_id, owner, error)
         except (LockLost, NotFound):
             return None  # there is nothing to record it on any more: the sync was taken over, or deleted, perhaps with its bucket
     finally:
         with warehouse.catalog.transaction() as records:
-            records.syncs.unlock(sync_id, owner=warehouse.owner)
+            records.syncs.unlock(sync_id, owner=owner)
 
 
 class _Pass:
     """One call's share of a pass. `cursor` is what the catalog holds, moved only in the transaction that does the work."""
 
-    def __init__(self, warehouse: Warehouse, sync: Sync, bucket: Bucket) -> None:
+    def __init__(self, warehouse: Warehouse, sync: Sync, bucket: Bucket, owner: str) -> None:
         self.warehouse = warehouse
+        self.owner = owner
         self.sync = sync
         self.cursor = sync.cursor
         self.is_paused = False
@@ -305,7 +307,7 @@ class _Pass:
         """Record the cursor, and prolong the lock: whoever works is alive."""
         until = self.warehouse.now(plus_s=LOCK_S)
         status = records.syncs.save(
-            self.sync.sync_id, owner=self.warehouse.owner, cursor=cursor.model_dump(mode="json"), lock_expires_at=until, **values
+            self.sync.sync_id, owner=self.owner, cursor=cursor.model_dump(mode="json"), lock_expires_at=until, **values
         )
         self.is_paused = status is SyncStatus.SUSPENDED
         self.cursor = cursor
@@ -323,7 +325,7 @@ def _without_token(cursor: SyncCursor, source: ObjectSource) -> SyncCursor:
     return cursor.model_copy(update=from_the_start(cursor) if again else {"token": None, "landmark": None, "idle_pages": 0})
 
 
-def _record_failure(warehouse: Warehouse, sync_id: SyncId, error: MixpeekError) -> Progress:
+def _record_failure(warehouse: Warehouse, sync_id: SyncId, owner: str, error: MixpeekError) -> Progress:
     with warehouse.catalog.transaction() as records:
         sync = records.syncs.get(sync_id)
         cursor = _without_token(sync.cursor, warehouse.source(sync)) if isinstance(error, BadListing) else sync.cursor
@@ -331,7 +333,7 @@ def _record_failure(warehouse: Warehouse, sync_id: SyncId, error: MixpeekError) 
         wait_s = min(5.0 * 2 ** min(failures, 16), max(float(sync.spec.polling_interval_seconds), 300.0))
         records.syncs.save(
             sync_id,
-            owner=warehouse.owner,
+            owner=owner,
             cursor=cursor.model_dump(mode="json"),
             consecutive_failures=failures,
             last_error=error.message[:1000],

@@ -948,6 +948,42 @@ def test_two_threads_of_one_process_make_one_pass(library: Library) -> None:
     library.assert_follows_source()
 
 
+@pytest.mark.timeout(60)
+def test_a_thread_that_waited_longer_than_its_lock_holds_makes_no_page_beside_another(library: Library) -> None:
+    library.world.page_size = 1
+    fill(library, *many(8))
+    waits = {name: threading.Event() for name in ("slow", "other")}
+    goes = {name: threading.Event() for name in ("slow", "other")}
+    listed, done = dict.fromkeys(waits, 0), dict[str, Any]()
+
+    def wait(name: str) -> None:
+        thread = threading.current_thread().name
+        listed[thread] += name == "list"
+        if listed[thread] == {"slow": 2, "other": 3}[thread]:
+            waits[thread].set()
+            assert goes[thread].wait(20)
+
+    def work(name: str) -> None:
+        done[name] = advance(library.warehouse, library.sync.sync_id, budget_s=30, force=True)
+
+    library.world.before = wait
+    threads = {name: threading.Thread(target=work, args=(name,), name=name) for name in waits}
+    threads["slow"].start()
+    assert waits["slow"].wait(20)
+    library.clock.move(LOCK_S + 1)
+    threads["other"].start()
+    assert waits["other"].wait(20)
+    goes["slow"].set()
+    threads["slow"].join(20)
+    assert (done["slow"], listed["slow"]) == (None, 2), "it has lost the lock, though it is of the same process"
+    assert library.now().locked_by is not None
+    goes["other"].set()
+    threads["other"].join(20)
+    assert done["other"].finished
+    assert library.now().passes == 1
+    library.assert_follows_source()
+
+
 def test_a_pass_whose_lock_was_taken_over_records_nothing_more(library: Library) -> None:
     library.world.page_size = 2
     fill(library, *many(6))
