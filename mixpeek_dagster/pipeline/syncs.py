@@ -226,14 +226,12 @@ class _Pass:
         sync_id, states = self.sync.sync_id, doomed_states(self.sync.spec)
         with self.warehouse.catalog.reading() as records:
             doomed = records.syncs.doomed(sync_id, states, limit=500, after=self.cursor.after_key)
-            counts = records.syncs.count_keys(sync_id) if doomed else {}  # reads every key
-        if not doomed:
-            return self._end(held=0)
-        if not self.cursor.deletes_believed:
-            missed, total = sum(counts.get(state, 0) for state in states), sum(counts.values())
-            held = held_deletes(self.cursor, self.sync.spec, missing=missed, registered=total)
-            if held:
-                return self._end(held=held)
+            is_new = bool(doomed) and not self.cursor.deletes_believed
+            counts = records.syncs.count_keys(sync_id) if is_new else {}  # reads every key
+        missing, registered = sum(counts.get(state, 0) for state in states), sum(counts.values())
+        held = held_deletes(self.cursor, self.sync.spec, missing=missing, registered=registered)
+        if held or not doomed:
+            return self._end(held=held)
         drifted = {key.key for key in doomed if key.state == KeyState.DRIFTED}
         answers = ask_for(self.source, [key.key for key in doomed], drifted=drifted)
         gone = [key for key, answer in zip(doomed, answers) if answer is None]

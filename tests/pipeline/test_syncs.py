@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from mixpeek_dagster.catalog.syncs import JobRow, KeyState
+from mixpeek_dagster.catalog.syncs import JobRow, KeyState, SyncRecords
 from mixpeek_dagster.errors import AccessDenied, BadListing, ProviderDown
 from mixpeek_dagster.models.batches import BatchStatus
-from mixpeek_dagster.models.ids import SyncJobId
+from mixpeek_dagster.models.ids import SyncId, SyncJobId
 from mixpeek_dagster.models.syncs import Phase, Sync, SyncStatus
 from mixpeek_dagster.pipeline.cascade import delete_bucket
 from mixpeek_dagster.pipeline.creation import create_sync
@@ -273,6 +273,28 @@ def test_more_than_five_hundred_confirmed_deletes_all_go(library: Library) -> No
     confirm(library)
     assert library.poll().counters.deleted == 1200
     library.assert_follows_source()
+
+
+def test_keys_are_counted_once_a_pass_however_many_go(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting reads every key of the sync."""
+    counted: list[SyncId] = []
+    original = SyncRecords.count_keys
+
+    def count_keys(self: SyncRecords, sync_id: SyncId) -> dict[KeyState, int]:
+        counted.append(sync_id)
+        return original(self, sync_id)
+
+    monkeypatch.setattr(SyncRecords, "count_keys", count_keys)
+    fill(library, *many(2600))
+    library.poll()
+    assert counted == [], "nothing is missing"
+    for name in many(2500):
+        library.world.delete(name)
+    library.poll()
+    confirm(library)
+    counted.clear()
+    assert library.poll().counters.deleted == 2500
+    assert len(counted) == 1
 
 
 def test_a_confirmation_is_for_as_many_deletes_as_were_held(library: Library) -> None:
