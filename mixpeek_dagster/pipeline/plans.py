@@ -40,6 +40,9 @@ from mixpeek_dagster.storage.provider import ObjectSource
 
 _CHUNK = 500
 
+_ASKED = 100
+"""So many missing files are asked for between two looks at the time."""
+
 
 class CollectionCost(Value):
     """What a collection will have to work on. `seconds` is None when nothing like it has ever been measured."""
@@ -59,7 +62,7 @@ class PassPlan(Value):
         moved: how many of the new files have the content of a deleted one, by its etag: read, but not inferred again.
         to_extract, bytes_to_read: objects that would be put into batches, and the size of their files.
         costs: what extraction takes, collection by collection, from the speed of earlier batches.
-        is_complete: False when the time allowed was over first; then the counts are of the part that was listed.
+        is_complete: False when the time allowed was over first; then the counts are of the part that was listed and asked for.
         is_capped: the run would stop at the sync's `max_objects_per_run`; the next one goes on from there.
         error: why the listing failed; then a pass would fail, too, and delete nothing. In a complete plan: why some missing files may
             not be asked for; a pass leaves those alone.
@@ -123,8 +126,7 @@ class _Planner:
                 self._take_page()
                 is_over = time.monotonic() >= deadline
             if self.cursor.phase is Phase.DELETE:
-                self._judge_missing()
-                is_over = False
+                is_over = not self._judge_missing(deadline)
         except MixpeekError as failure:
             error = failure.message
         moved = self.scratch.moved()
@@ -217,22 +219,26 @@ class _Planner:
             self.scratch.miss(self.scratch.unseen(rows))
             after = rows[-1][0]
 
-    def _judge_missing(self) -> None:
-        """Whether what is missing would be deleted: held back when there is too much of it, else asked for by name."""
+    def _judge_missing(self, deadline: float) -> bool:
+        """Whether what is missing would be deleted: held back when there is too much of it, else asked for by name; False when time is
+        over first."""
         cursor, spec, missing = self.cursor, self.sync.spec, self.scratch.missing()
         if not missing:
-            return
+            return True
         with self.warehouse.catalog.reading() as records:
             known = sum(records.syncs.count_keys(self.sync.sync_id).values()) + self.sums.new_keys
         held = 0 if cursor.deletes_believed else held_deletes(cursor, spec, missing=missing, registered=known)
         if held:
             self.cursor = cursor.model_copy(update={"counters": cursor.counters.plus(held=held)})
-            return
-        for rows in self.scratch.take_missing(at_a_time=_CHUNK):
+            return True
+        for rows in self.scratch.take_missing(at_a_time=_ASKED):
             drifted = {row[0] for row in rows if row[3]}
+            if len(drifted) < len(rows) and time.monotonic() >= deadline:
+                return False
             answers = ask_for(self.source, [row[0] for row in rows], drifted=drifted)
             self.scratch.go(row for row, answer in zip(rows, answers) if answer is None)
             self.cursor = deleted_upto(self.cursor, rows[-1][0], answers, seconds=0.0)
+        return True
 
     def _costs(self, objects: int, *, inferred: int) -> list[CollectionCost]:
         if not objects:

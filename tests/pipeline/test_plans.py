@@ -213,6 +213,31 @@ def test_a_missing_file_that_may_not_be_asked_for_is_told(library: Library, monk
     assert (progress.error, untimed(progress.counters)) == (made.error, untimed(made.counters))
 
 
+def test_a_plan_whose_time_is_over_asks_for_no_more_missing_files(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(library, *(f"f{number:04d}.txt" for number in range(1000)))
+    library.poll()
+    for number in range(180):
+        library.world.delete(f"f{number:04d}.txt")
+    made = plan(library, budget_s=0)
+    assert (library.world.calls["head"], made.counters.listed, made.counters.deleted) == (0, 820, 0)
+    assert not made.is_complete
+    now = [0.0]
+
+    def slow(name: str) -> None:
+        now[0] += name == "head"
+
+    library.world.before = slow
+    monkeypatch.setattr("mixpeek_dagster.pipeline.plans.time.monotonic", lambda: now[0])
+    made = plan(library, budget_s=10)
+    assert not made.is_complete
+    assert 0 < made.counters.deleted < 180
+    made = plan(library, budget_s=500)
+    assert (made.is_complete, made.counters.deleted) == (True, 180)
+    library.configure(file_filters={"exclude_patterns": ["f09*"]}, reconcile={"on_delete": False})
+    made = plan(library, budget_s=0)
+    assert (made.is_complete, made.counters.deleted) == (True, 100), "for these nobody has to ask"
+
+
 @pytest.mark.parametrize("order", ["bytes", "unordered"])
 def test_memory_does_not_grow_with_the_source(library: Library, order: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred times as many keys take no more memory: what is remembered lies on disk."""
