@@ -98,10 +98,14 @@ def pause(records: Records, sync: Sync, *, now: str) -> None:
 
 
 def resume(records: Records, sync: Sync, *, now: str) -> None:
-    """Go on where the sync was paused, now; one that is not paused stays as it is."""
-    if sync.status is SyncStatus.SUSPENDED:
-        status = SyncStatus.ACTIVE if sync.passes else SyncStatus.PENDING
-        records.syncs.set(sync.sync_id, now=now, status=status, next_pass_at=now)
+    """Go on where the sync was paused, now; one that is not paused stays as it is, and one that was done is done."""
+    records.syncs.hold(sync.sync_id)
+    sync = records.syncs.get(sync.sync_id)
+    if sync.status is not SyncStatus.SUSPENDED:
+        return
+    is_done = sync.passes > 0 and sync.next_pass_at is None
+    status = SyncStatus.COMPLETED if is_done else SyncStatus.ACTIVE if sync.passes else SyncStatus.PENDING
+    records.syncs.set(sync.sync_id, now=now, status=status, next_pass_at=None if is_done else now)
 
 
 def trigger(records: Records, sync: Sync, *, full: bool, now: str) -> SyncJobId:

@@ -17,7 +17,7 @@ from mixpeek_dagster.models.syncs import Phase, Sync, SyncStatus
 from mixpeek_dagster.pipeline.cascade import delete_bucket
 from mixpeek_dagster.pipeline.creation import create_sync
 from mixpeek_dagster.pipeline.merge import config_hash
-from mixpeek_dagster.pipeline.sync_control import confirm_deletes, resume, trigger
+from mixpeek_dagster.pipeline.sync_control import confirm_deletes, pause, resume, trigger
 from mixpeek_dagster.pipeline.syncs import LOCK_S, advance
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.storage.provider import Entry
@@ -1107,6 +1107,35 @@ def test_an_initial_only_sync_makes_one_pass(library: Library) -> None:
     assert library.now().status is SyncStatus.COMPLETED
     library.clock.move(1e6)
     assert library.advance(force=False) is None
+
+
+def test_an_initial_only_sync_that_is_done_stays_done_when_it_is_paused_and_resumed(library: Library) -> None:
+    library.configure(sync_mode="initial_only")
+    library.world.page_size = 1
+    fill(library, "a.txt", "b.txt")
+
+    def pause_and_resume() -> None:
+        with library.warehouse.catalog.transaction() as records:
+            pause(records, library.now(), now=library.warehouse.now())
+        assert library.advance() is None
+        with library.warehouse.catalog.transaction() as records:
+            resume(records, library.now(), now=library.warehouse.now())
+
+    pause_and_resume()
+    assert library.now().status is SyncStatus.PENDING
+    library.advance(budget_s=0)
+    pause_and_resume()
+    assert library.advance(force=False).finished, "its only pass goes on"  # type: ignore[union-attr]
+    fill(library, "later.txt")
+    pause_and_resume()
+    assert library.now().status is SyncStatus.COMPLETED
+    assert library.advance(force=False) is None
+    assert set(library.objects()) == {"a.txt", "b.txt"}
+    asks(library)
+    pause_and_resume()
+    assert library.advance(force=False) is not None, "a pass that was asked for is made"
+    library.poll()
+    library.assert_follows_source()
 
 
 def test_a_continuous_sync_waits_for_its_interval(library: Library) -> None:
