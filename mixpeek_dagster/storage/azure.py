@@ -167,7 +167,7 @@ class AzureSource:
             raise self._error(response, self.uri)
         try:
             page = _page(response.stream(65536))
-        except (ValueError, HTTPError) as error:
+        except (ValueError, OverflowError, HTTPError) as error:
             response.close()
             raise BadListing(f"The listing of {self.uri} {error}.") from error
         finally:
@@ -184,7 +184,10 @@ class AzureSource:
         response = self._send(self._path(key), {}, method="HEAD")
         read_all(response)  # nothing, but the connection is free again
         if response.status == 200:
-            return _entry(key, response.headers)
+            try:
+                return _entry(key, response.headers)
+            except (ValueError, OverflowError) as failure:
+                raise ProviderDown(f"{self.location(key)}: not an answer of Azure: is endpoint_url right?") from failure
         error = self._error(response, self.location(key))
         if isinstance(error, FileNotFoundError):
             return None
@@ -202,8 +205,7 @@ class AzureSource:
                 raise FileNotFoundError(f"{self.location(key)} does not exist.")  # Azure looks at If-Match first
             raise error
         with body_stream(response, host=host_of(self._base_url), start=start, length=length) as stream:
-            found = _entry(key, response.headers)
-            if if_match is not None and if_match.etag and response.status != 416 and found.etag != if_match.etag:
+            if if_match is not None and if_match.etag and response.status != 416 and _etag(response.headers) != if_match.etag:
                 raise Changed(f"{self.location(key)} changed since it was listed.")
             yield stream
 
@@ -307,15 +309,22 @@ def _page(chunks: Iterable[bytes]) -> Page:
 
 
 def _entry(key: bytes, fields: Mapping[str, str]) -> Entry:
-    """From the properties of a listing or the headers of an answer: nearly the same names."""
+    """From the properties of a listing or the headers of an answer: nearly the same names. Raises ValueError, OverflowError."""
+    etag = _etag(fields)
+    if not etag:
+        raise ValueError("holds a blob without an ETag")
     return Entry(
         key=key,
         size=int(fields.get("Content-Length") or 0),
-        etag=(fields.get("Etag") or fields.get("ETag") or "").strip('"'),
+        etag=etag,
         modified_at=_timestamp(fields.get("Last-Modified") or ""),
         content_type=_content_type(key, fields.get("Content-Type") or ""),
         storage_class=fields.get("AccessTier") or fields.get("x-ms-access-tier") or "",
     )
+
+
+def _etag(fields: Mapping[str, str]) -> str:
+    return (fields.get("Etag") or fields.get("ETag") or "").strip('"')
 
 
 def _content_type(key: bytes, said: str) -> str:

@@ -16,6 +16,7 @@ from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.content_types import guess_content_type
 from mixpeek_dagster.storage.egress import check_url
 from mixpeek_dagster.storage.http import Http, Request, body_stream, read_all
+from mixpeek_dagster.storage.json_answers import MALFORMED, read_json
 from mixpeek_dagster.storage.parts import READABLE, range_header
 from mixpeek_dagster.storage.places import Place, place_of
 from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
@@ -27,7 +28,6 @@ TOKEN_URL = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address, no
 """Fixed: the `token_uri` of a service account file is the tenant's word, and we would send a signed assertion there."""
 
 METADATA_HOST = "metadata.google.internal"
-LONGEST_PAGE = 64 * 1024 * 1024
 FIELDS = "name,size,md5Hash,crc32c,generation,updated,contentType,storageClass"
 
 
@@ -124,10 +124,10 @@ class GCSSource:
             error = self._error(response, self.uri)
             raise WrongConnection(f"{self.uri}: there is no such bucket.") if isinstance(error, FileNotFoundError) else error
         try:
-            answer = json.loads(read_all(response, limit=LONGEST_PAGE))
+            answer = read_json(response)
             entries = [_entry(item) for item in answer.get("items", [])]
             next_token = answer.get("nextPageToken") or None
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
+        except MALFORMED as error:
             raise BadListing(f"The listing of {self.uri} is not what a listing is ({type(error).__name__}).") from error
         if next_token is not None and next_token == token:
             raise BadListing(f"The listing of {self.uri} goes round in a circle: the next page's token is this page's.")
@@ -145,7 +145,13 @@ class GCSSource:
                 raise error
             self.list_page(limit=1)  # a missing bucket must not look like a deleted file
             return None
-        return _entry(json.loads(read_all(response)))
+        try:
+            entry = _entry(read_json(response))
+            if entry.key != key:
+                raise ValueError
+        except MALFORMED as error:
+            raise ProviderDown(f"{self.location(key)}: not an answer of the JSON API: is endpoint_url right?") from error
+        return entry
 
     @contextmanager
     def open(self, key: bytes, *, if_match: Entry | None = None, start: int = 0, length: int | None = None) -> Iterator[BinaryIO]:
@@ -212,7 +218,7 @@ def error_from(response: BaseHTTPResponse, what: str, *, needs: str) -> Exceptio
         return WrongConnection(f"{said}: the bucket does not exist.")
     if status == 404:
         if not body or body.lstrip()[:1] == b"<":
-            return ProviderDown(f"{said}: not an answer of the JSON API.")
+            return ProviderDown(f"{said}: not an answer of the JSON API: is endpoint_url right?")
         return FileNotFoundError(f"{what} does not exist.")
     if status in (401, 403):
         return AccessDenied(f"{said}: grant the service account {needs}.")
@@ -229,7 +235,7 @@ def _reason(body: bytes) -> str:
     try:
         error = json.loads(body)["error"]
         return str(error.get("message") or error["errors"][0]["reason"])[:120]
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+    except MALFORMED:
         return body[:80].decode("utf-8", "replace") if body[:1] != b"<" else ""
 
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlencode, urlsplit
 
 from mixpeek_dagster.errors import AccessDenied, Invalid, ProviderDown
-from mixpeek_dagster.storage.http import Http, Request, read_all
+from mixpeek_dagster.storage.http import LONGEST_ERROR_BODY, Http, Request
+from mixpeek_dagster.storage.json_answers import MALFORMED, read_json
 
 RENEW_BEFORE_S = 120.0
 
@@ -69,13 +70,12 @@ def ask_for_token(http: Http, request: Callable[[], Request], *, who: str) -> Gr
         ProviderDown: it did not answer with a token.
     """
     response = http.send(request)
-    body = read_all(response)
     try:
-        answer = json.loads(body)
+        answer = read_json(response, limit=LONGEST_ERROR_BODY)
         if response.status == 200:
             return Grant(str(answer["access_token"]), float(answer.get("expires_in") or 3600), answer.get("refresh_token"))
         code = str(answer.get("error") or response.status)[:60]
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except MALFORMED:
         code = str(response.status)
     if 400 <= response.status < 500 and response.status != 429:
         raise AccessDenied(f"{who} gave no token ({code}): check the connection's credentials.")

@@ -11,6 +11,7 @@ from mixpeek_dagster.storage import azure
 from mixpeek_dagster.storage.azure import API_VERSION, AzureSource, sign
 from mixpeek_dagster.storage.connect import open_source
 from mixpeek_dagster.storage.http import Backoff, Http, Request, read_all
+from mixpeek_dagster.storage.provider import Entry
 from tests.storage import contract
 from tests.storage.contract import ProviderContract, World, listing
 from tests.storage.scripted import Answer, Asked, Scripted, scripted
@@ -128,6 +129,7 @@ LIES = [
     page_xml(BLOB.format("", "")),
     page_xml("<Blob><Name>a</Name></Blob>"),
     b"<Error><Code>x</Code></Error>",
+    page_xml(BLOB.format("a", "<Last-Modified>yesterday</Last-Modified>")),
 ]
 
 
@@ -135,6 +137,16 @@ LIES = [
 def test_an_answer_that_cannot_be_true_is_a_bad_listing(body: bytes) -> None:
     with scripted(lambda _asked: Answer(body=body)) as server, pytest.raises(BadListing):
         source_of(server).list_page()
+
+
+@pytest.mark.parametrize("headers", [{}, {"ETag": '"0x1"', "Last-Modified": "yesterday"}], ids=["another server's", "no date"])
+def test_an_answer_that_is_no_blob_is_down_and_says_so(headers: dict[str, str]) -> None:
+    with scripted(lambda _asked: Answer(body=b"<html>", headers=headers)) as server:
+        source = source_of(server)
+        with pytest.raises(ProviderDown, match="endpoint_url"):
+            source.head(b"k")
+        with pytest.raises(Changed), source.open(b"k", if_match=Entry(b"k", 1, "0x2")):
+            pass
 
 
 def test_a_marker_that_leads_to_itself_is_a_bad_listing() -> None:

@@ -251,10 +251,45 @@ def saying(answer: Answer) -> Say:
     return say
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b'{"entries": [{"type": "file"}]}', b"[]"])
+@pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b'{"entries": [{"type": "file"}]}', b"[]", b"[" * 200_000])
 def test_an_answer_that_cannot_be_true_is_a_bad_listing(body: bytes) -> None:
     with scripted(saying(Answer(body=body))) as server, pytest.raises(BadListing):
         source_of(server).list_page()
+
+
+LISTED = b'{"entries": [{"type": "file", "id": "1", "name": "a", "size": "x"}]}'
+
+
+def test_a_listed_file_of_another_shape_is_a_bad_listing() -> None:
+    with scripted(saying(Answer(body=LISTED))) as server, pytest.raises(BadListing):
+        source_of(server).list_page()
+
+
+OTHERS = [
+    b"",
+    b"<html>",
+    b"[]",
+    b"{}",
+    b'{"id": "1", "name": "a.txt", "path_collection": []}',
+    b'{"id": "2", "name": "a.txt", "path_collection": {"entries": [{"id": "100"}]}}',
+    b"[" * 200_000,
+]
+
+
+@pytest.mark.parametrize("body", OTHERS)
+def test_an_answer_that_is_no_file_is_down_and_says_so(body: bytes) -> None:
+    with scripted(saying(Answer(body=body))) as server:
+        source = source_of(server)
+        with pytest.raises(ProviderDown, match="endpoint_url"):
+            source.head(b"1/a.txt")
+    with scripted(
+        lambda asked: answered(EVENTS) if asked.path.endswith("/events") else saying(Answer(body=body))(asked)
+    ) as server:
+        with pytest.raises(ProviderDown, match="endpoint_url"):
+            source_of(server).news("0")
+
+
+EVENTS = {"entries": [{"event_type": "ITEM_UPLOAD", "source": {"type": "file", "id": "1"}}], "next_stream_position": 1}
 
 
 def test_a_marker_that_leads_to_itself_and_a_broken_token_are_bad_listings() -> None:
@@ -266,7 +301,12 @@ def test_a_marker_that_leads_to_itself_and_a_broken_token_are_bad_listings() -> 
 
 @pytest.mark.parametrize(
     ("answer", "kind"),
-    [(Answer(403), AccessDenied), (Answer(404, b"<html>proxy</html>"), ProviderDown), (Answer(500), ProviderDown)],
+    [
+        (Answer(403), AccessDenied),
+        (Answer(404, b"<html>proxy</html>"), ProviderDown),
+        (Answer(404, b"[" * 60_000), ProviderDown),
+        (Answer(500), ProviderDown),
+    ],
 )
 def test_errors_are_mapped(answer: Answer, kind: type[Exception]) -> None:
     with scripted(saying(answer)) as server:

@@ -138,6 +138,8 @@ LIES = [
     b'{"items": [{"size": "1"}]}',
     b'{"items": [{"name": "a", "size": "x"}]}',
     b'{"items": [{"name": "a"}',
+    b'{"items": [{"name": "a", "size": 1e999}]}',
+    b"[" * 200_000,
 ]
 
 
@@ -145,6 +147,14 @@ LIES = [
 def test_an_answer_that_cannot_be_true_is_a_bad_listing(body: bytes) -> None:
     with scripted(lambda _asked: Answer(body=body)) as server, pytest.raises(BadListing):
         source_of(server).list_page()
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b"[]", b"{}", b'{"name": "k", "size": "x"}', b'{"name": "other"}', b"[" * 200_000]
+)
+def test_an_answer_that_is_no_file_is_down_and_says_so(body: bytes) -> None:
+    with scripted(lambda _asked: Answer(body=body)) as server, pytest.raises(ProviderDown, match="endpoint_url"):
+        source_of(server).head(b"k")
 
 
 def test_a_token_that_leads_to_itself_is_a_bad_listing() -> None:
@@ -160,6 +170,7 @@ def test_a_token_that_leads_to_itself_is_a_bad_listing() -> None:
         (503, b"", ProviderDown),
         (429, b"", ProviderDown),
         (412, b"{}", Changed),
+        (500, b"[" * 60_000, ProviderDown),
     ],
 )
 def test_errors_are_mapped(status: int, body: bytes, kind: type[Exception]) -> None:
