@@ -12,9 +12,10 @@ from typing import Any, BinaryIO, cast
 import fsspec
 from pydantic import BaseModel, ConfigDict, Field
 
-from mixpeek_dagster.errors import AccessDenied, Changed, Invalid, MixpeekError, ProviderDown
+from mixpeek_dagster.errors import AccessDenied, BadListing, Changed, Invalid, MixpeekError, ProviderDown
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.content_types import guess_content_type
+from mixpeek_dagster.storage.json_answers import MALFORMED
 from mixpeek_dagster.storage.parts import cut
 from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
 from mixpeek_dagster.storage.walk import Pager, walk
@@ -120,11 +121,15 @@ class FsspecSource:
             info = self._filesystem.info(path)
         except Exception as error:
             raise self._translate(error, self.location(key)) from error
-        if info.get("type") != "file":
-            raise FileNotFoundError(f"{self.location(key)} is not a file.")
-        return _entry(key, info)
+        try:
+            if info.get("type") == "file":
+                return _entry(key, info)
+        except MALFORMED as error:
+            raise ProviderDown(f"{self.location(key)} is not described as files are ({type(error).__name__}).") from error
+        raise FileNotFoundError(f"{self.location(key)} is not a file.")
 
-    def _ls(self, folder: str) -> list[Info]:
+    def _ls(self, folder: str) -> list[tuple[bytes, Info]]:
+        """What is directly in a folder, by name; names of folders end in `/`."""
         path = f"{self._folder}/{folder}".rstrip("/") or "/"
         try:
             found: list[Info] = self._filesystem.ls(path, detail=True)
@@ -135,21 +140,25 @@ class FsspecSource:
             raise ProviderDown(f"Folder {self.uri} does not exist.") from error
         except Exception as error:
             raise self._translate(error, self.uri) from error
-        return [info for info in found if info["name"].rstrip("/") != path.rstrip("/")]
+        try:
+            inside = [info for info in found if info["name"].rstrip("/") != path.rstrip("/")]
+            return [(_name(info), info) for info in inside if info.get("type") in ("directory", "file")]
+        except MALFORMED as error:
+            raise self._not_a_listing(error) from error
 
     def _walk(self, after: bytes) -> Iterator[Entry]:
         def scan(folder: bytes) -> list[tuple[bytes, Info]]:
-            found = []
-            for info in self._ls(folder.decode("utf-8", "surrogateescape")):
-                name = info["name"].rstrip("/").rpartition("/")[2].encode("utf-8", "surrogateescape")
-                if info.get("type") == "directory":
-                    found.append((name + b"/", info))
-                elif info.get("type") == "file":
-                    found.append((name, info))
-            return sorted(found, key=lambda named: named[0])
+            return sorted(self._ls(folder.decode("utf-8", "surrogateescape")), key=lambda named: named[0])
 
         for key, info in walk(scan, after=after):
-            yield _entry(key, info)
+            try:
+                entry = _entry(key, info)
+            except MALFORMED as error:
+                raise self._not_a_listing(error) from error
+            yield entry
+
+    def _not_a_listing(self, error: Exception) -> BadListing:
+        return BadListing(f"The listing of {self.uri} is not what a listing is ({type(error).__name__}).")
 
     def _translate(self, error: Exception, what: str) -> Exception:
         if isinstance(error, MixpeekError | FileNotFoundError):
@@ -159,6 +168,13 @@ class FsspecSource:
         if isinstance(error, PermissionError):
             return AccessDenied(f"{what} may not be read: check the connection's options.")
         return ProviderDown(f"{what} cannot be read ({type(error).__name__}).")
+
+
+def _name(info: Info) -> bytes:
+    name = str(info["name"].rstrip("/").rpartition("/")[2])
+    if not name:
+        raise ValueError("a file without a name")
+    return name.encode("utf-8", "surrogateescape") + (b"/" if info["type"] == "directory" else b"")
 
 
 def _entry(key: bytes, info: Info) -> Entry:

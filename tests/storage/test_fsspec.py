@@ -3,11 +3,12 @@
 import os
 import uuid
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
 
-from mixpeek_dagster.errors import AccessDenied, Invalid, ProviderDown
+from mixpeek_dagster.errors import AccessDenied, BadListing, Invalid, ProviderDown
 from mixpeek_dagster.storage.connect import open_source
 from tests.storage.contract import ProviderContract, World, listing
 from tests.storage.worlds import allow
@@ -84,3 +85,34 @@ def test_failures_of_the_filesystem_are_translated(monkeypatch: pytest.MonkeyPat
     with pytest.raises(ProviderDown) as raised:
         listing(source)
     assert "secret" not in str(raised.value)
+
+
+A_FILE = {"name": "/odd/a.txt", "type": "file", "size": 1}
+ODD: list[Any] = [
+    [{"type": "file", "size": 1}],
+    [{**A_FILE, "name": None}],
+    [{**A_FILE, "name": "/"}],
+    [{**A_FILE, "type": "directory", "name": ""}],
+    [{**A_FILE, "size": "large"}],
+    [{**A_FILE, "size": float("inf")}],
+    ["/odd/a.txt"],
+    None,
+]
+
+
+@pytest.mark.parametrize("infos", ODD, ids=str)
+def test_a_filesystem_that_describes_its_files_oddly_is_a_bad_listing(infos: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = allow(fsspec_protocols=frozenset({"memory"}))
+    source = open_source("fsspec+memory", {}, source_path="memory://odd", settings=settings)
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "ls", lambda *_arguments, **_options: infos)
+    with pytest.raises(BadListing, match=r"fsspec\+memory://odd"):
+        listing(source)
+
+
+@pytest.mark.parametrize("info", [{**A_FILE, "size": "large"}, "/odd/a.txt", None], ids=str)
+def test_a_filesystem_that_describes_one_file_oddly_is_down(info: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = allow(fsspec_protocols=frozenset({"memory"}))
+    source = open_source("fsspec+memory", {}, source_path="memory://odd", settings=settings)
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "info", lambda *_arguments, **_options: info)
+    with pytest.raises(ProviderDown, match=r"fsspec\+memory://odd/a.txt"):
+        source.head(b"a.txt")
