@@ -30,7 +30,7 @@ from mixpeek_dagster.storage.content_types import guess_content_type
 from mixpeek_dagster.storage.egress import check_url
 from mixpeek_dagster.storage.http import Http, Request, body_stream, read_all
 from mixpeek_dagster.storage.parts import READABLE, range_header
-from mixpeek_dagster.storage.places import Place, place_of
+from mixpeek_dagster.storage.places import Place, ServerUrl, place_of
 from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
 from mixpeek_dagster.storage.tokens import BearerToken, ask_for_token, host_of
 from mixpeek_dagster.storage.xml_answers import parse_xml
@@ -41,10 +41,17 @@ IDENTITY_HOST = "169.254.169.254"
 Meaning = tuple[type[MixpeekError], str]
 
 MEANINGS: dict[str, Meaning] = {
-    "AuthenticationFailed": (AccessDenied, "check account_key, and this machine's clock"),
-    "InvalidAuthenticationInfo": (AccessDenied, "check account_key, and this machine's clock"),
-    "AuthorizationFailure": (AccessDenied, "the account's network rules or roles do not let this server in"),
-    "AuthorizationPermissionMismatch": (AccessDenied, "give the identity the role Storage Blob Data Reader"),
+    "AuthenticationFailed": (AccessDenied, "check account_key or sas_token (which expires), and this machine's clock"),
+    "InvalidAuthenticationInfo": (AccessDenied, "check account_key or sas_token, and this machine's clock"),
+    "AuthorizationFailure": (
+        AccessDenied,
+        "the account's network rules, or what the role or sas_token allows, do not let this server in",
+    ),
+    "AuthorizationPermissionMismatch": (
+        AccessDenied,
+        "give the identity the role Storage Blob Data Reader, or the SAS token the permissions r and l",
+    ),
+    "AuthorizationResourceTypeMismatch": (AccessDenied, "give the SAS token the resource types c and o"),
     "InsufficientAccountPermissions": (AccessDenied, "give the identity the role Storage Blob Data Reader"),
     "KeyBasedAuthenticationNotPermitted": (AccessDenied, "the account allows no account keys: use managed_identity"),
     "AccountIsDisabled": (AccessDenied, "the account is disabled"),
@@ -68,13 +75,14 @@ BY_STATUS: dict[int, Meaning] = {
 
 
 class AzureCredentials(BaseModel):
-    """An account key, or this machine's managed identity (`client_id` picks one of several)."""
+    """An account key, a SAS token (with the permissions r and l), or this machine's managed identity (`client_id` picks one)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    type: Literal["account_key", "managed_identity"] | None = None
+    type: Literal["account_key", "sas_token", "managed_identity"] | None = None
     account_name: str | None = Field(default=None, pattern=r"^[a-z0-9]{3,24}$")
     account_key: SecretStr | None = None
+    sas_token: SecretStr | None = None
     client_id: str | None = None
 
     @field_validator("account_key")
@@ -86,10 +94,20 @@ class AzureCredentials(BaseModel):
             raise ValueError("account_key is not base64: copy it whole") from None
         return value
 
+    @field_validator("sas_token")
+    @classmethod
+    def _is_signed(cls, value: SecretStr | None) -> SecretStr | None:
+        text = value.get_secret_value().removeprefix("?") if value else "sig=none"
+        if "sig" not in dict(parse_qsl(text)) or not {"?", "#", " "}.isdisjoint(text):
+            raise ValueError("sas_token is what stands behind the ? of a SAS URL, with its sig: copy it whole")
+        return value
+
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
-        if self.type == "account_key" and self.account_key is None:
-            raise ValueError("credentials of type account_key need account_key")
+        if self.account_key is not None and self.sas_token is not None:
+            raise ValueError("give account_key or sas_token, not both")
+        if self.type in ("account_key", "sas_token") and getattr(self, self.type) is None:
+            raise ValueError(f"credentials of type {self.type} need {self.type}")
         return self
 
 
@@ -110,7 +128,7 @@ class AzureConfig(BaseModel):
     )
     account_name: str | None = Field(default=None, pattern=r"^[a-z0-9]{3,24}$")
     prefix: str = ""
-    endpoint_url: str | None = None
+    endpoint_url: ServerUrl | None = None
     credentials: AzureCredentials = Field(default_factory=AzureCredentials)
 
     @model_validator(mode="after")
@@ -254,9 +272,12 @@ def _authorizer(config: AzureConfig, account: str, settings: Settings) -> Callab
     if config.credentials.account_key is not None:
         secret = base64.b64decode(config.credentials.account_key.get_secret_value())
         return lambda request: sign(request, account=account, secret=secret)
+    if config.credentials.sas_token is not None:
+        sas = config.credentials.sas_token.get_secret_value().removeprefix("?")
+        return lambda request: request._replace(url=f"{request.url}{'&' if '?' in request.url else '?'}{sas}")
     if not settings.ambient_credentials:
         raise Invalid(
-            "The connection has no account_key, and managed identities are this machine's own: an operator can lend them to "
+            "The connection has no account_key or sas_token, and managed identities are this machine's own: an operator can lend them to "
             "syncs (MIXPEEK_AMBIENT_CREDENTIALS=1)."
         )
     query = {"api-version": "2018-02-01", "resource": "https://storage.azure.com/"}

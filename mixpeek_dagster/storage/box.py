@@ -26,6 +26,7 @@ from mixpeek_dagster.storage.feed import News
 from mixpeek_dagster.storage.http import LONGEST_ERROR_BODY, Http, Request, body_stream, read_all
 from mixpeek_dagster.storage.json_answers import MALFORMED, read_json
 from mixpeek_dagster.storage.parts import READABLE, range_header
+from mixpeek_dagster.storage.places import ServerUrl
 from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
 from mixpeek_dagster.storage.tokens import BearerToken, TokenKeeper
 
@@ -43,7 +44,7 @@ class BoxConfig(BaseModel):
 
     folder_id: str = Field(default="0", pattern=r"^\d+$")
     events: bool = False
-    endpoint_url: str = "https://api.box.com"
+    endpoint_url: ServerUrl = "https://api.box.com"
     credentials: BoxCredentials
 
 

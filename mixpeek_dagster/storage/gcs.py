@@ -18,7 +18,7 @@ from mixpeek_dagster.storage.egress import check_url
 from mixpeek_dagster.storage.http import Http, Request, body_stream, read_all
 from mixpeek_dagster.storage.json_answers import MALFORMED, read_json
 from mixpeek_dagster.storage.parts import READABLE, range_header
-from mixpeek_dagster.storage.places import Place, place_of
+from mixpeek_dagster.storage.places import Place, ServerUrl, place_of
 from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
 from mixpeek_dagster.storage.tokens import BearerToken, Grant, ask_for_token, form_request, host_of, sign_jwt
 
@@ -74,7 +74,7 @@ class GCSConfig(BaseModel):
     bucket: str | None = Field(default=None, min_length=1, validation_alias=AliasChoices("bucket", "bucket_name"))
     prefix: str = ""
     project_id: str | None = None
-    endpoint_url: str | None = None
+    endpoint_url: ServerUrl | None = None
     credentials: GCSCredentials | None = None
 
 

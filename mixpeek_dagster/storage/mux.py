@@ -30,6 +30,7 @@ from mixpeek_dagster.storage.http import LONGEST_ERROR_BODY, Http, Request, body
 from mixpeek_dagster.storage.json_answers import MALFORMED, read_json
 from mixpeek_dagster.storage.mux_webhooks import news_of
 from mixpeek_dagster.storage.parts import READABLE, range_header
+from mixpeek_dagster.storage.places import ServerUrl
 from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
 
 ASSETS_PER_PAGE = 100
@@ -53,8 +54,8 @@ class MuxConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    endpoint_url: str = "https://api.mux.com"
-    stream_url: str = "https://stream.mux.com"
+    endpoint_url: ServerUrl = "https://api.mux.com"
+    stream_url: ServerUrl = "https://stream.mux.com"
     credentials: MuxCredentials
 
 

@@ -10,7 +10,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, mode
 
 from mixpeek_dagster.errors import Invalid
 from mixpeek_dagster.storage import places
-from mixpeek_dagster.storage.places import Place
+from mixpeek_dagster.storage.places import Place, ServerUrl
 
 Label = Field(default=None, pattern=r"^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$")
 
@@ -71,7 +71,7 @@ class S3Events(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    queue_url: str = Field(pattern=r"^https?://[^/\s]+/\S+$")
+    queue_url: str = Field(pattern=r"^https?://[^/\s?#@]+/[^\s?#@]+$")
 
 
 class S3Config(BaseModel):
@@ -97,7 +97,7 @@ class S3Config(BaseModel):
     bucket: str | None = Field(default=None, min_length=1, validation_alias=AliasChoices("bucket", "bucket_name"))
     prefix: str = ""
     region: str | None = Label
-    endpoint_url: str | None = None
+    endpoint_url: ServerUrl | None = None
     use_ssl: bool = True
     verify_ssl: bool = True
     path_style: bool | None = None

@@ -1,8 +1,11 @@
 """Azure Blob Storage, against azurite and scripted answers."""
 
+import base64
+import hashlib
+import hmac
 from email.utils import formatdate
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import pytest
 
@@ -28,8 +31,6 @@ class Account:
     """The other side of azurite: makes containers, puts and deletes blobs."""
 
     def __init__(self, url: str) -> None:
-        import base64
-
         self.url = url
         self._secret = base64.b64decode(KEY)
         self._http = Http(allowed_hosts={"127.0.0.1"})
@@ -175,6 +176,44 @@ def test_errors_are_mapped(status: int, code: str, kind: type[Exception]) -> Non
         source_of(server).open(b"k").__enter__()
 
 
+def sas_of(container: str, permissions: str, *, expires: str = "2099-01-01T00:00:00Z") -> str:
+    """A service SAS of a container, as of version 2020-12-06."""
+    fields = {"sp": permissions, "se": expires, "sv": API_VERSION, "sr": "c"}
+    signed = [permissions, "", expires, f"/blob/{ACCOUNT}/{container}", "", "", "", API_VERSION, "c", *[""] * 7]
+    signature = hmac.new(base64.b64decode(KEY), "\n".join(signed).encode(), hashlib.sha256).digest()
+    return urlencode({**fields, "sig": base64.b64encode(signature).decode()})
+
+
+def test_a_container_can_be_read_with_a_sas_token(azurite: str) -> None:
+    world = azure_world(azurite)
+    assert isinstance(world.source, AzureSource)
+    container = world.source.place.bucket
+    world.put(b"a b?&.txt", b"x")
+
+    def with_token(token: str) -> AzureSource:
+        config = {"endpoint_url": azurite, "account_name": ACCOUNT, "credentials": {"sas_token": token}}
+        source = open_source("azure", config, source_path=container, settings=allow("127.0.0.1"))
+        assert isinstance(source, AzureSource)
+        return source
+
+    for token in (sas_of(container, "rl"), "?" + sas_of(container, "rl")):
+        source = with_token(token)
+        source.check()
+        (entry,) = listing(source, limit=1)
+        assert source.head(entry.key) == entry
+        with source.open(entry.key, if_match=entry) as stream:
+            assert stream.read() == b"x"
+    for token, words in (
+        (sas_of(container, "r"), "permissions r and l"),
+        (sas_of(container, "rl", expires="2020-01-01T00:00:00Z"), "sas_token"),
+        (sas_of("another", "rl"), "sas_token"),
+    ):
+        with pytest.raises(AccessDenied, match=words) as raised:
+            with_token(token).check()
+        assert "sig" not in str(raised.value)
+        assert "sig" not in with_token(token).uri
+
+
 def test_a_managed_identity_brings_its_token(monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(asked: Asked) -> Answer:
         if asked.path == "/metadata/identity/oauth2/token":
@@ -205,8 +244,18 @@ def test_a_managed_identity_is_the_operators_to_lend() -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [{"container": "con"}, {"account_name": "a b"}, {"account_name": "abc", "credentials": {"account_key": "%"}}]
+    "config",
+    [
+        {"container": "con"},
+        {"account_name": "a b"},
+        {"account_name": "abc", "credentials": {"account_key": "%"}},
+        {"account_name": "abc", "credentials": {"sas_token": "PRIVATE"}},
+        {"account_name": "abc", "credentials": {"sas_token": "https://abc.example/?sv=1&sig=PRIVATE"}},
+        {"account_name": "abc", "credentials": {"sas_token": "sv=1&sig=PRIVATE", "account_key": KEY}},
+        {"account_name": "abc", "credentials": {"type": "sas_token", "account_key": KEY}},
+    ],
 )
 def test_settings_that_do_not_fit_are_invalid(config: dict[str, Any]) -> None:
-    with pytest.raises(Invalid):
+    with pytest.raises(Invalid) as raised:
         open_source("azure", config, source_path="con", settings=allow())
+    assert "PRIVATE" not in str(raised.value)

@@ -185,5 +185,32 @@ def test_a_place_that_cannot_be_is_invalid(path: str, connection: dict[str, str]
         open_source("s3", {**connection, "credentials": KEYS}, source_path=path, settings=allow())
 
 
+APP = {"client_id": "a", "client_secret": "s", "enterprise_id": "1"}
+PLACES: dict[str, tuple[str, dict[str, Any]]] = {
+    "s3": ("endpoint_url", {"bucket": "b", "credentials": KEYS}),
+    "gcs": ("endpoint_url", {"bucket": "b"}),
+    "azure": ("endpoint_url", {"container": "c", "account_name": "acc", "credentials": {"account_key": "YQ=="}}),
+    "box": ("endpoint_url", {"credentials": APP}),
+    "mux": ("stream_url", {"credentials": {"access_token_id": "i", "access_token_secret": "s"}}),
+}
+
+
+@pytest.mark.parametrize("provider", PLACES)
+@pytest.mark.parametrize(
+    "written", ["https://{}/?sv=2021&sig=PRIVATE", "https://{}/#PRIVATE", "https://user:PRIVATE@{}", "{}?sig=PRIVATE"]
+)
+def test_an_endpoint_that_holds_a_secret_is_refused_and_not_shown(provider: str, written: str) -> None:
+    name, config = PLACES[provider]
+    with pytest.raises(Invalid, match="credentials") as raised:
+        read_config(provider, {**config, name: written.format("host.example")})
+    assert "PRIVATE" not in str(raised.value) + json.dumps(raised.value.details)
+    read_config(provider, {**config, name: "https://host.example/path"})
+
+
+def test_a_queue_that_holds_a_secret_is_refused() -> None:
+    with pytest.raises(Invalid, match="queue_url"):
+        read_config("s3", {"credentials": KEYS, "events": {"queue_url": "https://user:PRIVATE@sqs.example/1/q"}})
+
+
 def test_what_the_api_repeats_is_passed_over() -> None:
     read_config("s3", {"provider_type": "s3", "bucket": "b", "credentials": KEYS})
