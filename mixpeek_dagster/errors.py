@@ -115,7 +115,13 @@ class Archived(ProviderError, Terminal):
 
 
 class ProviderDown(ProviderError, Transient):
+    """`retry_after_s` is how many seconds the provider asks to be left alone; None where it does not say."""
+
     code = "provider_down"
+
+    def __init__(self, message: str, *, details: Mapping[str, Any] | None = None, retry_after_s: float | None = None) -> None:
+        super().__init__(message, details=details)
+        self.retry_after_s = retry_after_s
 
 
 class Changed(ProviderError, Transient):

@@ -28,7 +28,7 @@ from mixpeek_dagster.errors import (
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.content_types import guess_content_type
 from mixpeek_dagster.storage.egress import check_url
-from mixpeek_dagster.storage.http import Http, Request, body_stream, read_all
+from mixpeek_dagster.storage.http import Http, Request, body_stream, no_answer_now, read_all
 from mixpeek_dagster.storage.parts import READABLE, range_header
 from mixpeek_dagster.storage.places import Place, ServerUrl, place_of
 from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
@@ -265,7 +265,9 @@ def error_from(response: BaseHTTPResponse, what: str) -> Exception:
     kind, cause = MEANINGS.get(code) or BY_STATUS.get(status) or (ProviderError, "an answer that was not expected")
     if kind is ProviderError and (status >= 500 or status == 404):
         kind, cause = ProviderDown, "it failed inside, or is not Azure"
-    return kind(f"{what}: Azure answered {status} {code or '(no code)'}: {cause}.", details={"code": code, "status": status})
+    said = f"{what}: Azure answered {status} {code or '(no code)'}: {cause}"
+    details = {"code": code, "status": status}
+    return no_answer_now(said, response.headers, details=details) if kind is ProviderDown else kind(f"{said}.", details=details)
 
 
 def _authorizer(config: AzureConfig, account: str, settings: Settings) -> Callable[[Request], Request]:

@@ -23,7 +23,7 @@ from mixpeek_dagster.storage.box_login import BoxCredentials, fetcher
 from mixpeek_dagster.storage.content_types import guess_content_type
 from mixpeek_dagster.storage.egress import check_url
 from mixpeek_dagster.storage.feed import News
-from mixpeek_dagster.storage.http import LONGEST_ERROR_BODY, Http, Request, body_stream, read_all
+from mixpeek_dagster.storage.http import LONGEST_ERROR_BODY, Http, Request, body_stream, no_answer_now, read_all
 from mixpeek_dagster.storage.json_answers import MALFORMED, read_json
 from mixpeek_dagster.storage.parts import READABLE, range_header
 from mixpeek_dagster.storage.places import ServerUrl
@@ -219,7 +219,7 @@ class BoxSource:
             wait_s = self._http.backoff.wait_s(attempt, response.headers.get("Retry-After"))
             response.close()
             if wait_s is None:
-                raise ProviderDown(f"{self.location(key)} is not ready to be downloaded yet.")
+                raise no_answer_now(f"{self.location(key)} is not ready to be downloaded yet", response.headers)
             self._http.backoff.sleep(wait_s)
             response = self._send(f"/2.0/files/{quote(file_id)}/content", headers)
         if response.status in (302, 303, 307):
@@ -253,7 +253,7 @@ class BoxSource:
         if status in (401, 403):
             return AccessDenied(f"{said}: the app or user may not read this, or the connection's token has expired.")
         if status >= 500 or status in (404, 408, 429):
-            return ProviderDown(f"{said}.")
+            return no_answer_now(said, response.headers)
         if status == 400 and "marker" in code:
             return BadListing(f"{said}: start the pass again.")
         return ProviderError(f"{said}.")

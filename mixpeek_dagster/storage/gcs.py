@@ -15,7 +15,7 @@ from mixpeek_dagster.errors import AccessDenied, BadListing, Changed, Invalid, P
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.content_types import guess_content_type
 from mixpeek_dagster.storage.egress import check_url
-from mixpeek_dagster.storage.http import Http, Request, body_stream, read_all
+from mixpeek_dagster.storage.http import Http, Request, body_stream, no_answer_now, read_all
 from mixpeek_dagster.storage.json_answers import MALFORMED, read_json
 from mixpeek_dagster.storage.parts import READABLE, range_header
 from mixpeek_dagster.storage.places import Place, ServerUrl, place_of
@@ -225,7 +225,7 @@ def error_from(response: BaseHTTPResponse, what: str, *, needs: str) -> Exceptio
     if status == 412:
         return Changed(f"{what} changed since it was listed.")
     if status >= 500 or status in (408, 429):
-        return ProviderDown(f"{said}.")
+        return no_answer_now(said, response.headers)
     if status == 400 and "token" in reason.lower():
         return BadListing(f"{said}: start the pass again.")
     return ProviderError(f"{said}.")

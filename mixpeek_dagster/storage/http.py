@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from urllib3.exceptions import (
@@ -31,6 +31,9 @@ BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses that ask to be tried again."""
 
 LONGEST_ERROR_BODY = 64 * 1024
+
+LONGEST_WAIT_S = 24 * 3600.0
+"""What a server asks beyond it is a mistake, or malice."""
 
 
 class Request(NamedTuple):
@@ -56,25 +59,32 @@ class Backoff:
         """Seconds to wait after the attempt (from 0); None when there is no point in another one."""
         if attempt + 1 >= self.tries:
             return None
-        asked = _retry_after_s(retry_after)
+        asked = retry_after_s(retry_after)
         if asked is not None and asked > self.longest_s:
             return None
         delay: float = self.first_s * 2**attempt * (0.5 + random.random())
         return min(max(delay, asked or 0.0), self.longest_s)
 
 
-def _retry_after_s(value: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for; it may be a number or a date."""
+def retry_after_s(value: str | None) -> float | None:
+    """Seconds that a Retry-After header asks for, a day at most; it may be a number or a date."""
     if not value:
         return None
     try:
-        return max(0.0, float(value))
+        asked = float(value)
     except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, TypeError):
-        return None
+        try:
+            asked = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except (ValueError, TypeError, OverflowError):
+            return None
+    return min(max(0.0, asked), LONGEST_WAIT_S)
+
+
+def no_answer_now(said: str, headers: Mapping[str, str], *, details: Mapping[str, Any] | None = None) -> ProviderDown:
+    """The error of a server that is overloaded or ill; `said` is its message without the full stop."""
+    wait_s = retry_after_s(headers.get("Retry-After"))
+    again = "" if wait_s is None else f"; it wants to be asked again in {wait_s:.0f} s"
+    return ProviderDown(f"{said}{again}.", details=details, retry_after_s=wait_s)
 
 
 class Http:

@@ -26,7 +26,7 @@ from mixpeek_dagster.errors import (
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.egress import check_url
 from mixpeek_dagster.storage.feed import News
-from mixpeek_dagster.storage.http import LONGEST_ERROR_BODY, Http, Request, body_stream
+from mixpeek_dagster.storage.http import LONGEST_ERROR_BODY, Http, Request, body_stream, no_answer_now
 from mixpeek_dagster.storage.json_answers import MALFORMED, read_json
 from mixpeek_dagster.storage.mux_webhooks import news_of
 from mixpeek_dagster.storage.parts import READABLE, range_header
@@ -197,7 +197,7 @@ class MuxSource:
         if status in (401, 403):
             return AccessDenied(f"{said}: check access_token_id and access_token_secret, and that the token may read Mux Video.")
         if status >= 500 or status in (404, 408, 412, 429):
-            return ProviderDown(f"{said}.")  # 412: the file is still being made
+            return no_answer_now(said, response.headers)  # 412: the file is still being made
         if status == 400 and "invalid" in kind:
             return BadListing(f"{said}: start the pass again.")
         return ProviderError(f"{said}.")

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlencode, urlsplit
 
-from mixpeek_dagster.errors import AccessDenied, Invalid, ProviderDown
-from mixpeek_dagster.storage.http import LONGEST_ERROR_BODY, Http, Request
+from mixpeek_dagster.errors import AccessDenied, Invalid
+from mixpeek_dagster.storage.http import LONGEST_ERROR_BODY, Http, Request, no_answer_now
 from mixpeek_dagster.storage.json_answers import MALFORMED, read_json
 
 RENEW_BEFORE_S = 120.0
@@ -79,7 +79,7 @@ def ask_for_token(http: Http, request: Callable[[], Request], *, who: str) -> Gr
         code = str(response.status)
     if 400 <= response.status < 500 and response.status != 429:
         raise AccessDenied(f"{who} gave no token ({code}): check the connection's credentials.")
-    raise ProviderDown(f"{who} gave no token ({code}).")
+    raise no_answer_now(f"{who} gave no token ({code})", response.headers)
 
 
 def form_request(url: str, fields: Mapping[str, str]) -> Request:

@@ -42,6 +42,27 @@ def test_providers_have_several_names(written: str, name: str) -> None:
     assert canonical(written) == name
 
 
+ANSWERING: dict[str, tuple[str, dict[str, Any]]] = {
+    "s3": ("b", {"credentials": KEYS}),
+    "gcs": ("b", {}),
+    "azure": ("c", {"account_name": "acc", "credentials": {"account_key": "YQ=="}}),
+    "box": ("", {"credentials": {"client_id": "a", "client_secret": "s", "access_token": "t"}}),
+    "mux": ("", {"credentials": {"access_token_id": "i", "access_token_secret": "s"}}),
+}
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("provider", ANSWERING)
+def test_the_wait_that_a_provider_asks_for_is_in_its_error(provider: str, status: int) -> None:
+    path, config = ANSWERING[provider]
+    with scripted(lambda _asked: Answer(status, b"", {"Retry-After": "120"})) as server:
+        source = open_source(provider, {**config, "endpoint_url": server.url}, source_path=path, settings=allow(server.host))
+        with pytest.raises(ProviderDown, match="asked again in 120 s") as raised:
+            source.list_page()
+    assert raised.value.retry_after_s == 120
+    assert len(server.asked) == 1, "a longer wait than a pass may wait is left to the next pass"
+
+
 def test_an_unknown_provider_lists_the_known_ones() -> None:
     with pytest.raises(UnknownName, match="azure_blob"):
         open_source("dropbox", {}, source_path="", settings=allow())
