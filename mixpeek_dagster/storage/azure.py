@@ -81,8 +81,8 @@ class AzureCredentials(BaseModel):
 
     type: Literal["account_key", "sas_token", "managed_identity"] | None = None
     account_name: str | None = Field(default=None, pattern=r"^[a-z0-9]{3,24}$")
-    account_key: SecretStr | None = None
-    sas_token: SecretStr | None = None
+    account_key: SecretStr | None = Field(default=None, min_length=1)
+    sas_token: SecretStr | None = Field(default=None, min_length=1)
     client_id: str | None = None
 
     @field_validator("account_key")
@@ -104,9 +104,12 @@ class AzureCredentials(BaseModel):
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
-        if self.account_key is not None and self.sas_token is not None:
+        given = [name for name in ("account_key", "sas_token") if getattr(self, name) is not None]
+        if len(given) > 1:
             raise ValueError("give account_key or sas_token, not both")
-        if self.type in ("account_key", "sas_token") and getattr(self, self.type) is None:
+        if self.type == "managed_identity" and given:
+            raise ValueError(f"credentials of type managed_identity have no {given[0]}")
+        if self.type in ("account_key", "sas_token") and self.type not in given:
             raise ValueError(f"credentials of type {self.type} need {self.type}")
         return self
 

@@ -66,6 +66,7 @@ class GCSConfig(BaseModel):
     Attributes:
         bucket: the bucket, when the source path does not start with it (`bucket_name` is the same).
         prefix: put before the source path.
+        requester_pays: bill the project `project_id` for requests, as buckets want whose owner does not pay for them.
         endpoint_url: another server that speaks the JSON API. Without credentials it is used anonymously.
     """
 
@@ -74,8 +75,15 @@ class GCSConfig(BaseModel):
     bucket: str | None = Field(default=None, min_length=1, validation_alias=AliasChoices("bucket", "bucket_name"))
     prefix: str = ""
     project_id: str | None = None
+    requester_pays: bool = False
     endpoint_url: ServerUrl | None = None
     credentials: GCSCredentials | None = None
+
+    @model_validator(mode="after")
+    def _names_who_pays(self) -> Self:
+        if self.requester_pays and not self.project_id:
+            raise ValueError("requester_pays needs project_id, the project that is billed")
+        return self
 
 
 class GCSSource:
@@ -84,12 +92,13 @@ class GCSSource:
     Config = GCSConfig
     capabilities = Capabilities(order="bytes", start_after=True)
 
-    def __init__(self, place: Place, *, http: Http, token: BearerToken | None, base_url: str) -> None:
-        """`token` None reads anonymously."""
+    def __init__(self, place: Place, *, http: Http, token: BearerToken | None, base_url: str, payer: str | None = None) -> None:
+        """`token` None reads anonymously; `payer` is the project that is billed, None the bucket's own."""
         self.place = place
         self._http = http
         self._token = token
         self._base_url = base_url
+        self._billed = {"userProject": payer} if payer else {}
 
     @classmethod
     def connect(cls, config: GCSConfig, *, source_path: str, settings: Settings) -> "GCSSource":
@@ -102,6 +111,7 @@ class GCSSource:
             http=http,
             token=_token_of(config, http, settings),
             base_url=base_url,
+            payer=config.project_id if config.requester_pays else None,
         )
 
     @property
@@ -119,7 +129,7 @@ class GCSSource:
         elif after:
             # startOffset takes in the key itself: the smallest key above it is the key with a NUL behind.
             query["startOffset"] = after.decode("utf-8", "ignore") + "\0"
-        response = self._send(f"/storage/v1/b/{quote(self.place.bucket, safe='')}/o?{urlencode(query)}")
+        response = self._send(f"/storage/v1/b/{quote(self.place.bucket, safe='')}/o", query)
         if response.status != 200:
             error = self._error(response, self.uri)
             raise WrongConnection(f"{self.uri}: there is no such bucket.") if isinstance(error, FileNotFoundError) else error
@@ -138,7 +148,7 @@ class GCSSource:
     def head(self, key: bytes) -> Entry | None:
         if not self.place.holds(key):
             return None
-        response = self._send(f"{self._object_path(key)}?{urlencode({'fields': FIELDS})}")
+        response = self._send(self._object_path(key), {"fields": FIELDS})
         if response.status != 200:
             error = self._error(response, self.location(key))
             if not isinstance(error, FileNotFoundError):
@@ -158,7 +168,7 @@ class GCSSource:
         query = {"alt": "media"}
         if if_match is not None and if_match.version:
             query["ifGenerationMatch"] = if_match.version
-        response = self._send(f"{self._object_path(key)}?{urlencode(query)}", range_header(start, length))
+        response = self._send(self._object_path(key), query, range_header(start, length))
         if response.status not in READABLE:
             raise self._error(response, self.location(key))
         with body_stream(response, host=host_of(self._base_url), start=start, length=length) as stream:
@@ -181,8 +191,9 @@ class GCSSource:
     def _object_path(self, key: bytes) -> str:
         return object_path(self.place.bucket, key)
 
-    def _send(self, target: str, headers: Mapping[str, str] = {}) -> BaseHTTPResponse:
-        return send(self._http, self._token, lambda: Request("GET", self._base_url + target, headers))
+    def _send(self, path: str, query: Mapping[str, str], headers: Mapping[str, str] = {}) -> BaseHTTPResponse:
+        url = f"{self._base_url}{path}?{urlencode({**query, **self._billed})}"
+        return send(self._http, self._token, lambda: Request("GET", url, headers))
 
     def _error(self, response: BaseHTTPResponse, what: str) -> Exception:
         return error_from(response, what, needs="storage.objects.list and storage.objects.get")
@@ -220,6 +231,8 @@ def error_from(response: BaseHTTPResponse, what: str, *, needs: str) -> Exceptio
         if not body or body.lstrip()[:1] == b"<":
             return ProviderDown(f"{said}: not an answer of the JSON API: is endpoint_url right?")
         return FileNotFoundError(f"{what} does not exist.")
+    if status == 400 and "requester pays" in reason.lower():
+        return WrongConnection(f"{said}: set requester_pays, and project_id to the project that is billed.")
     if status in (401, 403):
         return AccessDenied(f"{said}: grant the service account {needs}.")
     if status == 412:
@@ -234,7 +247,7 @@ def error_from(response: BaseHTTPResponse, what: str, *, needs: str) -> Exceptio
 def _reason(body: bytes) -> str:
     try:
         error = json.loads(body)["error"]
-        return str(error.get("message") or error["errors"][0]["reason"])[:120]
+        return str(error.get("message") or error["errors"][0]["reason"])[:120].rstrip(".")
     except MALFORMED:
         return body[:80].decode("utf-8", "replace") if body[:1] != b"<" else ""
 

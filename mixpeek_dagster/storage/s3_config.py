@@ -59,6 +59,8 @@ class S3Credentials(BaseModel):
             raise ValueError("anon_key and service_role_key go together")
         if self.type == "iam_role" and self.role_arn is None:
             raise ValueError("credentials of type iam_role need role_arn")
+        if self.type == "session_token" and self.session_token is None and self.anon_key is None:
+            raise ValueError("credentials of type session_token need session_token, or anon_key and service_role_key")
         if self.type in ("access_key", "application_key") and self.access_key_id is None:
             raise ValueError(f"credentials of type {self.type} need access_key_id and secret_access_key")
         if self.access_key_id is None and self.role_arn is None and self.anon_key is None:

@@ -253,6 +253,9 @@ def test_a_managed_identity_is_the_operators_to_lend() -> None:
         {"account_name": "abc", "credentials": {"sas_token": "https://abc.example/?sv=1&sig=PRIVATE"}},
         {"account_name": "abc", "credentials": {"sas_token": "sv=1&sig=PRIVATE", "account_key": KEY}},
         {"account_name": "abc", "credentials": {"type": "sas_token", "account_key": KEY}},
+        {"account_name": "abc", "credentials": {"type": "managed_identity", "account_key": KEY}},
+        {"account_name": "abc", "credentials": {"account_key": ""}},
+        {"account_name": "abc", "credentials": {"sas_token": ""}},
     ],
 )
 def test_settings_that_do_not_fit_are_invalid(config: dict[str, Any]) -> None:

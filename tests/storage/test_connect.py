@@ -89,6 +89,7 @@ def test_faults_are_named_and_values_are_not() -> None:
         {"type": "access_key", "role_arn": "arn:aws:iam::123456789012:role/x"},
         {"anon_key": "a"},
         {**KEYS, "extra": 1},
+        {"type": "session_token", **KEYS},
     ],
     ids=str,
 )

@@ -131,6 +131,26 @@ def test_broken_credentials_are_invalid_and_not_shown() -> None:
         open_source("gcs", {"bucket": "b"}, source_path="", settings=allow())
 
 
+def test_requests_to_a_bucket_whose_requesters_pay_name_the_project_that_pays() -> None:
+    def answer(asked: Asked) -> Answer:
+        if asked.query.get("userProject") != "payer":
+            return Answer(400, b'{"error": {"message": "Bucket is a requester pays bucket but no user project provided."}}')
+        item = {"name": "k", "size": "1", "generation": "1"}
+        if asked.query.get("alt") == "media":
+            return Answer(body=b"x")
+        return Answer(body=json.dumps({"items": [item]} if asked.path.endswith("/o") else item).encode())
+
+    with scripted(answer) as server:
+        for config in ({}, {"project_id": "payer"}):
+            with pytest.raises(WrongConnection, match="requester_pays"):
+                source_of(server, **config).check()
+        source = source_of(server, project_id="payer", requester_pays=True)
+        source.check()
+        assert source.head(b"k") is not None
+    with pytest.raises(Invalid, match="project_id"):
+        open_source("gcs", {"bucket": "b", "requester_pays": True}, source_path="", settings=allow())
+
+
 LIES = [
     b"",
     b"<html>",
