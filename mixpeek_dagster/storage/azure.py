@@ -164,7 +164,7 @@ class AzureSource:
         check_url(base_url, allowed_hosts=settings.allowed_hosts)
         return cls(
             place_of(source_path, bucket=config.container, prefix=config.prefix),
-            http=Http(allowed_hosts=settings.allowed_hosts),
+            http=Http(allowed_hosts=settings.allowed_hosts, host_from="endpoint_url" if config.endpoint_url else "account_name"),
             base_url=base_url,
             authorize=_authorizer(config, account, settings),
         )

@@ -86,7 +86,7 @@ class BoxSource:
             )
         base_url = config.endpoint_url.rstrip("/")
         check_url(base_url, allowed_hosts=settings.allowed_hosts)
-        http = Http(allowed_hosts=settings.allowed_hosts)
+        http = Http(allowed_hosts=settings.allowed_hosts, host_from="endpoint_url")
         token = BearerToken(fetcher(config.credentials, http, f"{base_url}/oauth2/token", tokens))
         return cls(folder_id, http=http, token=token, base_url=base_url, events=config.events)
 
@@ -181,10 +181,9 @@ class BoxSource:
         if place.marker:
             query["marker"] = place.marker
         response = self._send(f"/2.0/folders/{place.folder_id}/items?{urlencode(query)}")
-        if response.status == 404:
+        if response.status == 404 and _is_boxs(response):
             if place.folder_id == self.folder_id:
                 raise WrongConnection(f"Box folder {self.folder_id} does not exist, or the account does not see it.")
-            read_all(response)
             return [], [], ""  # removed between listing its parent and now
         if response.status != 200:
             raise self._error(response, self.uri)

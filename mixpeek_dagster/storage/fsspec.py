@@ -59,14 +59,16 @@ class FsspecSource:
             )
         if "::" in source_path:
             raise Invalid("source_path chains filesystems (`::`), which is not allowed.")
+        kind = None
         try:
+            kind = fsspec.get_filesystem_class(config.protocol)
             # Cached listings would hide new files.
-            filesystem = fsspec.filesystem(
-                config.protocol, skip_instance_cache=True, use_listings_cache=False, **config.options, **config.credentials
-            )
+            filesystem = kind(skip_instance_cache=True, use_listings_cache=False, **config.options, **config.credentials)
             folder = filesystem._strip_protocol(source_path.removeprefix("fsspec+"))
         except Exception as error:
-            raise Invalid(f"fsspec cannot open protocol {config.protocol!r} ({type(error).__name__}).") from error
+            is_safe = kind is None or isinstance(error, ImportError)  # to be quoted: it names a package, not an option
+            told = str(error) if is_safe else type(error).__name__
+            raise Invalid(f"fsspec cannot open protocol {config.protocol!r} ({told}).") from error
         return cls(filesystem, folder, protocol=config.protocol)
 
     @property

@@ -104,7 +104,7 @@ class GCSSource:
     def connect(cls, config: GCSConfig, *, source_path: str, settings: Settings) -> "GCSSource":
         if config.endpoint_url is not None:
             check_url(config.endpoint_url, allowed_hosts=settings.allowed_hosts)
-        http = Http(allowed_hosts=settings.allowed_hosts)
+        http = Http(allowed_hosts=settings.allowed_hosts, host_from="endpoint_url" if config.endpoint_url else "")
         base_url = (config.endpoint_url or ENDPOINT).rstrip("/")
         return cls(
             place_of(source_path, bucket=config.bucket, prefix=config.prefix),

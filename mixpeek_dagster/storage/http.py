@@ -90,7 +90,18 @@ def no_answer_now(said: str, headers: Mapping[str, str], *, details: Mapping[str
 class Http:
     """Sends requests for one provider. Safe to share between threads; connections are pooled and reused."""
 
-    def __init__(self, *, allowed_hosts: Collection[str] = (), verify: bool = True, backoff: Backoff | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        allowed_hosts: Collection[str] = (),
+        verify: bool = True,
+        backoff: Backoff | None = None,
+        host_from: str = "",
+        tls_from: str = "",
+    ) -> None:
+        """`host_from` and `tls_from` are the settings that lead to a host and to its certificate, for messages: `a and b`."""
+        self._host_from = host_from
+        self._tls_from = tls_from or host_from
         self._allowed_hosts = allowed_hosts
         self._pools = open_pools(allowed_hosts=allowed_hosts, verify=verify)
         self.backoff = backoff or Backoff()
@@ -111,7 +122,8 @@ class Http:
             try:
                 response = self._send_once(request)
             except HTTPError as error:
-                failure = translate(error, urlsplit(request.url).hostname or "")
+                from_ = self._tls_from if isinstance(error, SSLError) else self._host_from
+                failure = translate(error, urlsplit(request.url).hostname or "", check=from_)
                 wait_s = None if isinstance(failure, WrongConnection) else self.backoff.wait_s(attempt, None)
                 if wait_s is None:
                     raise failure from error
@@ -143,15 +155,16 @@ class Http:
         )
 
 
-def translate(error: Exception, host: str) -> MixpeekError:
-    """What a transport failure means, with the remedy; names the host, never the URL (it may be signed)."""
+def translate(error: Exception, host: str, *, check: str = "") -> MixpeekError:
+    """What a transport failure means, with the settings to check; names the host, never the URL (it may be signed)."""
+    remedy = f" Check {check}." if check else ""
     if isinstance(error, SSLError):
         reason = str(error.args[0]) if error.args else str(error)
-        return WrongConnection(f"TLS with {host} failed: {reason}. Check endpoint_url, use_ssl and verify_ssl.")
+        return WrongConnection(f"TLS with {host} failed: {reason}.{remedy}")
     if isinstance(error, NameResolutionError):
-        return ProviderDown(f"{host} has no address in DNS. Check endpoint_url and region.")
+        return ProviderDown(f"{host} has no address in DNS.{remedy}")
     if isinstance(error, NewConnectionError):
-        return ProviderDown(f"{host} refused the connection or cannot be reached. Is it up, and is endpoint_url right?")
+        return ProviderDown(f"{host} refused the connection or cannot be reached. Is it up?{remedy}")
     if isinstance(error, ConnectTimeoutError | ReadTimeoutError | TimeoutError):
         return ProviderDown(f"{host} did not answer in time.")
     return ProviderDown(f"{host} broke the connection off ({type(error).__name__}).")

@@ -62,7 +62,7 @@ class GCSBlobs:
         """
         credentials = _credentials(settings)
         base_url = url.options.get("endpoint_url", ENDPOINT)
-        http = Http(allowed_hosts={host_of(base_url)})
+        http = Http(allowed_hosts={host_of(base_url)}, host_from="MIXPEEK_BLOBS")
         return cls(
             url.place,
             prefix=url.prefix,

@@ -91,7 +91,8 @@ class MuxSource:
         asset_id = source_path.removeprefix("mux://").strip("/")
         if asset_id and not asset_id.isalnum():
             raise Invalid(f"source_path {source_path!r} is neither mux:// (all assets) nor mux://<asset id>.")
-        return cls(asset_id, http=Http(allowed_hosts=settings.allowed_hosts), config=config)
+        http = Http(allowed_hosts=settings.allowed_hosts, host_from="endpoint_url and stream_url")
+        return cls(asset_id, http=http, config=config)
 
     @property
     def uri(self) -> str:

@@ -241,6 +241,27 @@ def test_a_missing_folder_is_a_wrong_connection(server: Scripted) -> None:
         source.check()
 
 
+def test_a_proxy_that_finds_nothing_is_no_missing_folder() -> None:
+    with scripted(saying(Answer(404, b"<html>not found</html>"))) as server, pytest.raises(ProviderDown, match="404"):
+        source_of(server).check()
+
+
+def test_a_folder_that_a_proxy_does_not_find_is_not_empty(stub: BoxStub) -> None:
+    stub.put(b"a/b.txt", b"x")
+    inner = stub.folder(b"a/b.txt")
+
+    def answer(asked: Asked) -> Answer:
+        return Answer(404, b"<html>") if f"/folders/{inner}/" in asked.path else stub.answer(asked)
+
+    with scripted(answer) as server, pytest.raises(ProviderDown, match="404"):
+        listing(source_of(server))
+
+
+def test_what_box_says_of_a_refused_login_is_told(server: Scripted) -> None:
+    with pytest.raises(AccessDenied, match="invalid_client: The client credentials are invalid"):
+        source_of(server, {**CCG, "client_secret": "wrong-PRIVATE"}).check()
+
+
 Say = Callable[[Asked], Answer]
 
 

@@ -1,6 +1,7 @@
 """From a provider's name and settings to a source."""
 
 import json
+import socket
 from typing import Any
 
 import pytest
@@ -9,10 +10,11 @@ from mixpeek_dagster import plugins
 from mixpeek_dagster.errors import AccessDenied, Invalid, ProviderDown, UnknownName, WrongConnection
 from mixpeek_dagster.storage import s3_credentials
 from mixpeek_dagster.storage.connect import canonical, open_source, read_config
+from mixpeek_dagster.storage.http import Backoff
 from mixpeek_dagster.storage.s3 import S3Source
 from mixpeek_dagster.storage.s3_config import Endpoint, S3Config, endpoint_of
 from tests.storage.scripted import Answer, scripted
-from tests.storage.worlds import allow
+from tests.storage.worlds import account_file, allow
 
 KEYS = {"access_key_id": "AKIA", "secret_access_key": "hush"}
 
@@ -61,6 +63,36 @@ def test_the_wait_that_a_provider_asks_for_is_in_its_error(provider: str, status
             source.list_page()
     assert raised.value.retry_after_s == 120
     assert len(server.asked) == 1, "a longer wait than a pass may wait is left to the next pass"
+
+
+@pytest.mark.parametrize("provider", ANSWERING)
+def test_failed_tls_names_the_settings_that_the_provider_has(provider: str) -> None:
+    path, config = ANSWERING[provider]
+    with scripted(lambda _asked: Answer()) as server:
+        url = server.url.replace("http:", "https:")
+        source = open_source(provider, {**config, "endpoint_url": url}, source_path=path, settings=allow(server.host))
+        with pytest.raises(WrongConnection, match=r"TLS with 127\.0\.0\.1 failed: .* Check endpoint_url") as raised:
+            source.list_page()
+    assert ("verify_ssl" in str(raised.value)) is (provider == "s3")
+
+
+@pytest.mark.parametrize(
+    ("provider", "words"),
+    [("s3", "Check endpoint_url and region"), ("azure", "Check account_name"), ("gcs", "DNS.$"), ("box", "endpoint_url")],
+)
+def test_a_host_that_nobody_knows_names_the_settings_that_lead_to_it(
+    provider: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(*_arguments: object, **_options: object) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    path, config = ANSWERING[provider]
+    more = {"credentials": {"service_account_json": account_file()}} if provider == "gcs" else {}
+    source: Any = open_source(provider, {**config, **more}, source_path=path, settings=allow())
+    source._http.backoff = Backoff(tries=1)
+    with pytest.raises(ProviderDown, match=words):
+        source.list_page()
 
 
 def test_an_unknown_provider_lists_the_known_ones() -> None:

@@ -1,6 +1,7 @@
 """The general source, over fsspec's in-memory filesystem and local files."""
 
 import os
+import sys
 import uuid
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,23 @@ def test_protocols_are_closed_until_the_operator_opens_them() -> None:
     settings = allow(fsspec_protocols=frozenset({"simplecache"}))
     with pytest.raises(Invalid, match="chains"):
         open_source("fsspec+simplecache", {}, source_path="simplecache::file:///etc", settings=settings)
+
+
+def test_a_filesystem_that_is_not_there_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = allow(fsspec_protocols=frozenset({"sftp", "nosuch"}))
+    with pytest.raises(Invalid, match="not known: nosuch"):
+        open_source("fsspec+nosuch", {}, source_path="nosuch://x", settings=settings)
+    monkeypatch.setitem(sys.modules, "paramiko", None)
+    monkeypatch.delitem(sys.modules, "fsspec.implementations.sftp", raising=False)
+    with pytest.raises(Invalid, match="paramiko"):
+        open_source("fsspec+sftp", {"credentials": {"password": "x"}}, source_path="sftp://x", settings=settings)
+
+
+def test_what_a_filesystem_refuses_does_not_show_its_options() -> None:
+    settings = allow(fsspec_protocols=frozenset({"memory", "dir"}))
+    with pytest.raises(Invalid) as raised:
+        open_source("fsspec+dir", {"options": {"target_protocol": "PRIVATE"}}, source_path="x", settings=settings)
+    assert "PRIVATE" not in str(raised.value)
 
 
 def test_a_missing_folder_is_down_and_not_empty() -> None:

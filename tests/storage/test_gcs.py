@@ -115,6 +115,15 @@ def test_a_service_account_gets_a_token_with_a_signed_assertion(key: rsa.RSAPriv
         key.public_key().verify(base64.urlsafe_b64decode(padded), signed.encode(), padding.PKCS1v15(), hashes.SHA256())
 
 
+def test_a_clock_that_is_off_is_named(key: rsa.RSAPrivateKey, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable timeframe. Check your iat and exp values."
+    body = json.dumps({"error": "invalid_grant", "error_description": words}).encode()
+    with scripted(lambda _asked: Answer(400, body)) as server:
+        monkeypatch.setattr(gcs, "TOKEN_URL", f"{server.url}/token")
+        with pytest.raises(AccessDenied, match=r"iat and exp values.* this machine's clock"):
+            source_of(server, credentials={"service_account_json": account(key)}).check()
+
+
 def test_refused_credentials_are_denied(key: rsa.RSAPrivateKey, monkeypatch: pytest.MonkeyPatch) -> None:
     with scripted(lambda _asked: Answer(400, b'{"error": "invalid_grant"}')) as server:
         monkeypatch.setattr(gcs, "TOKEN_URL", f"{server.url}/token")
