@@ -1,6 +1,7 @@
 """What the operator sets, from environment variables; nothing else in the package reads the environment."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,7 +159,7 @@ class Settings:
             threads=int(environ.get("MIXPEEK_THREADS") or _cpus()),
             max_objects_per_run=int(environ.get("MIXPEEK_MAX_OBJECTS_PER_RUN") or 10_000),
             max_failed_ratio=float(environ.get("MIXPEEK_MAX_FAILED_RATIO") or 0.1),
-            allowed_hosts=frozenset(host.strip() for host in hosts if host.strip()),
+            allowed_hosts=frozenset(_host(host.strip()) for host in hosts if host.strip()),
             local_roots=tuple(Path(root).expanduser().resolve() for root in roots if root),
             ambient_credentials=environ.get("MIXPEEK_AMBIENT_CREDENTIALS", "").lower() in ("1", "true", "yes"),
             fsspec_protocols=frozenset(name.strip() for name in protocols if name.strip()),
@@ -179,6 +180,15 @@ class Settings:
     def most_bytes(self, kind: str) -> int:
         """The largest file of a type of blob that is read for an extraction."""
         return self.max_file_bytes.get(kind, MAX_FILE_BYTES.get(kind, MAX_FILE_BYTES["other"]))
+
+
+def _host(text: str) -> str:
+    """`host` or `host:port` as URLs are compared with it: in lower case, an IPv6 address without brackets."""
+    found = re.fullmatch(r"(?:\[([\da-f:.%]+)\]|([\w.-]+))(:\d+)?|([\da-f.%]*:[\da-f:.%]*)", text.lower())
+    if found is None:
+        raise Invalid(f"MIXPEEK_ALLOWED_HOSTS holds {text!r}, which is not of the form host, host:port, [::1] or [::1]:port.")
+    address, name, port, bare = (part or "" for part in found.groups())
+    return address + name.rstrip(".") + port + bare
 
 
 def _sizes(text: str) -> dict[str, int]:
