@@ -61,7 +61,8 @@ class Settings:
         blobs_url: where uploads and other files of our own are kept: `s3://bucket/prefix?region=…&endpoint_url=…` with this machine's
             credentials, `gs://bucket/prefix?endpoint_url=…`, or `az://container/prefix?account_name=…&endpoint_url=…`
             (`MIXPEEK_BLOBS`, default a folder under `home`).
-        google_credentials: the key file of a service account, for `gs://` (`GOOGLE_APPLICATION_CREDENTIALS`).
+        google_credentials: the key file of a service account, for `gs://` and this machine's own credentials
+            (`GOOGLE_APPLICATION_CREDENTIALS`).
         azure_account, azure_key: a storage account and its key, for `az://` (`AZURE_STORAGE_ACCOUNT`, `AZURE_STORAGE_KEY`).
         catalog_url: SQLAlchemy URL of the catalog (`MIXPEEK_CATALOG_URL`, default a SQLite file under `home`).
         index: name of the vector index, `embedded` or `weaviate` (`MIXPEEK_INDEX`).

@@ -5,10 +5,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Any, BinaryIO, Self
 from urllib.parse import quote, urlencode
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from urllib3.response import BaseHTTPResponse
 
 from mixpeek_dagster.errors import AccessDenied, BadListing, Changed, Invalid, ProviderDown, ProviderError, WrongConnection
@@ -275,11 +285,26 @@ def _token_of(config: GCSConfig, http: Http, settings: Settings) -> BearerToken 
             "The connection has no credentials: give service_account_json; or let syncs use this machine's own "
             "(operator: MIXPEEK_AMBIENT_CREDENTIALS=1)."
         )
+    if settings.google_credentials is not None:
+        return BearerToken(service_account(key_file(settings.google_credentials), http, scope=READ_ONLY))
     url = f"http://{METADATA_HOST}/computeMetadata/v1/instance/service-accounts/default/token"
     metadata = Http(allowed_hosts={METADATA_HOST})
     return BearerToken(
         lambda: ask_for_token(metadata, lambda: Request("GET", url, {"Metadata-Flavor": "Google"}), who="This machine")
     )
+
+
+def key_file(file: Path) -> GCSCredentials:
+    """What GOOGLE_APPLICATION_CREDENTIALS names. Raises Invalid when it is not the key file of a service account."""
+    try:
+        return GCSCredentials(service_account_json=file.read_text())
+    except OSError as error:
+        raise Invalid(f"GOOGLE_APPLICATION_CREDENTIALS: {file} cannot be read ({error.strerror}).") from error
+    except (ValidationError, UnicodeDecodeError):
+        raise Invalid(
+            f"GOOGLE_APPLICATION_CREDENTIALS: {file} is not the key file of a service account, and nothing else is taken: "
+            "make a key of the account in JSON."
+        ) from None
 
 
 def service_account(credentials: GCSCredentials, http: Http, *, scope: str) -> Callable[[], Grant]:

@@ -3,6 +3,8 @@
 import base64
 import json
 import urllib.request
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote
 
@@ -17,7 +19,7 @@ from mixpeek_dagster.storage.gcs import GCSSource
 from mixpeek_dagster.storage.http import Backoff
 from tests.storage.contract import ProviderContract, World, listing
 from tests.storage.scripted import Answer, Asked, Scripted, scripted
-from tests.storage.worlds import allow, new_name
+from tests.storage.worlds import account_file, allow, new_name
 
 
 def call(url: str, method: str, body: bytes | None = None, content_type: str = "application/octet-stream") -> None:
@@ -208,6 +210,27 @@ def test_errors_are_mapped(status: int, body: bytes, kind: type[Exception]) -> N
         for ask in (lambda: source.head(b"k"), lambda: source.open(b"k").__enter__()):
             with pytest.raises(kind):
                 ask()
+
+
+def test_the_machines_own_account_may_be_a_key_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "key.json"
+    settings = allow(ambient_credentials=True, google_credentials=file)
+    for text in (None, "{}", "not json"):
+        if text is not None:
+            file.write_text(text)
+        with pytest.raises(Invalid, match="GOOGLE_APPLICATION_CREDENTIALS"):
+            open_source("gcs", {"bucket": "b"}, source_path="", settings=settings)
+    file.write_text(json.dumps(account_file()))
+    with scripted(lambda _asked: Answer(body=b'{"access_token": "of the file", "expires_in": 3600}')) as server:
+        monkeypatch.setattr(gcs, "TOKEN_URL", f"{server.url}/token")
+        source = open_source(
+            "gcs", {"bucket": "b"}, source_path="", settings=replace(settings, allowed_hosts=frozenset({server.host}))
+        )
+        assert isinstance(source, GCSSource)
+        assert source._token is not None
+        assert source._token.value() == "of the file"
+    with pytest.raises(Invalid, match="MIXPEEK_AMBIENT_CREDENTIALS"):
+        open_source("gcs", {"bucket": "b"}, source_path="", settings=allow(google_credentials=file))
 
 
 def test_the_machines_own_account_is_the_operators_to_lend(monkeypatch: pytest.MonkeyPatch) -> None:
