@@ -161,6 +161,11 @@ class MissingExtra(MixpeekError):
         super().__init__(f"{needed_by} needs an optional dependency: pip install 'mixpeek-dagster[{extra}]'")
 
 
+def words_of(error: Exception) -> str:
+    """What an error says, for people: its message, and the kind of an error that is not ours."""
+    return error.message if isinstance(error, MixpeekError) else f"{type(error).__name__}: {error}"
+
+
 def _codes(kind: type[MixpeekError]) -> frozenset[str]:
     own = frozenset({kind.code}) if issubclass(kind, Terminal) else frozenset()
     return own.union(*(_codes(one) for one in kind.__subclasses__()))
