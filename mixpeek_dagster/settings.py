@@ -53,6 +53,37 @@ def _cpus() -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AzureIdentity:
+    """How Azure gives this process an identity, where not through the metadata server of a virtual machine.
+
+    Attributes:
+        endpoint, header: of App Service, Functions and Container Apps (`IDENTITY_ENDPOINT`, `IDENTITY_HEADER`).
+        token_file, tenant, client, authority: a workload identity of Kubernetes (`AZURE_FEDERATED_TOKEN_FILE`, `AZURE_TENANT_ID`,
+            `AZURE_CLIENT_ID`, `AZURE_AUTHORITY_HOST`).
+    """
+
+    endpoint: str | None = None
+    header: str | None = field(default=None, repr=False)
+    token_file: Path | None = None
+    tenant: str | None = None
+    client: str | None = None
+    authority: str = "https://login.microsoftonline.com"
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> "AzureIdentity":
+        """Read every variable; unset ones take their defaults."""
+        token_file = environ.get("AZURE_FEDERATED_TOKEN_FILE")
+        return cls(
+            endpoint=environ.get("IDENTITY_ENDPOINT") or None,
+            header=environ.get("IDENTITY_HEADER") or None,
+            token_file=Path(token_file) if token_file else None,
+            tenant=environ.get("AZURE_TENANT_ID") or None,
+            client=environ.get("AZURE_CLIENT_ID") or None,
+            authority=environ.get("AZURE_AUTHORITY_HOST") or cls.authority,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """One process's settings. `Settings.from_env()` is the usual way to one; tests build their own.
 
@@ -64,6 +95,7 @@ class Settings:
         google_credentials: the key file of a service account, for `gs://` and this machine's own credentials
             (`GOOGLE_APPLICATION_CREDENTIALS`).
         azure_account, azure_key: a storage account and its key, for `az://` (`AZURE_STORAGE_ACCOUNT`, `AZURE_STORAGE_KEY`).
+        azure_identity: this machine's own identity at Azure, for syncs that may use it.
         catalog_url: SQLAlchemy URL of the catalog (`MIXPEEK_CATALOG_URL`, default a SQLite file under `home`).
         index: name of the vector index, `embedded` or `weaviate` (`MIXPEEK_INDEX`).
         weaviate_url: base URL of the Weaviate server (`MIXPEEK_WEAVIATE_URL`), e.g. `http://127.0.0.1:8080`.
@@ -104,6 +136,7 @@ class Settings:
     google_credentials: Path | None = None
     azure_account: str | None = None
     azure_key: str | None = field(default=None, repr=False)
+    azure_identity: AzureIdentity = AzureIdentity()
     index: str = "embedded"
     weaviate_url: str = "http://127.0.0.1:8080"
     weaviate_grpc_port: int = 50051
@@ -152,6 +185,7 @@ class Settings:
             google_credentials=Path(key_file).expanduser() if key_file else None,
             azure_account=environ.get("AZURE_STORAGE_ACCOUNT") or None,
             azure_key=environ.get("AZURE_STORAGE_KEY") or None,
+            azure_identity=AzureIdentity.from_env(environ),
             index=environ.get("MIXPEEK_INDEX") or "embedded",
             weaviate_url=environ.get("MIXPEEK_WEAVIATE_URL") or "http://127.0.0.1:8080",
             weaviate_grpc_port=int(environ.get("MIXPEEK_WEAVIATE_GRPC_PORT") or 50051),

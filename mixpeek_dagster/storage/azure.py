@@ -26,17 +26,17 @@ from mixpeek_dagster.errors import (
     WrongConnection,
 )
 from mixpeek_dagster.settings import Settings
+from mixpeek_dagster.storage.azure_login import own_identity
 from mixpeek_dagster.storage.content_types import guess_content_type
 from mixpeek_dagster.storage.egress import check_url
 from mixpeek_dagster.storage.http import Http, Request, body_stream, no_answer_now, read_all
 from mixpeek_dagster.storage.parts import READABLE, range_header
 from mixpeek_dagster.storage.places import Place, ServerUrl, place_of
 from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
-from mixpeek_dagster.storage.tokens import BearerToken, ask_for_token, host_of
+from mixpeek_dagster.storage.tokens import BearerToken, host_of
 from mixpeek_dagster.storage.xml_answers import parse_xml
 
 API_VERSION = "2021-12-02"
-IDENTITY_HOST = "169.254.169.254"
 
 Meaning = tuple[type[MixpeekError], str]
 
@@ -285,12 +285,7 @@ def _authorizer(config: AzureConfig, account: str, settings: Settings) -> Callab
             "The connection has no account_key or sas_token, and managed identities are this machine's own: an operator can lend them to "
             "syncs (MIXPEEK_AMBIENT_CREDENTIALS=1)."
         )
-    query = {"api-version": "2018-02-01", "resource": "https://storage.azure.com/"}
-    if config.credentials.client_id:
-        query["client_id"] = config.credentials.client_id
-    url = f"http://{IDENTITY_HOST}/metadata/identity/oauth2/token?{urlencode(query)}"
-    identity = Http(allowed_hosts={IDENTITY_HOST})
-    token = BearerToken(lambda: ask_for_token(identity, lambda: Request("GET", url, {"Metadata": "true"}), who="This machine"))
+    token = BearerToken(own_identity(settings.azure_identity, config.credentials.client_id))
     return lambda request: request._replace(headers={**request.headers, "Authorization": f"Bearer {token.value()}"})
 
 

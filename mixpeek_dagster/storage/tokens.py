@@ -76,7 +76,8 @@ def ask_for_token(http: Http, request: Callable[[], Request], *, who: str) -> Gr
     try:
         answer = read_json(response, limit=LONGEST_ERROR_BODY)
         if response.status == 200:
-            return Grant(str(answer["access_token"]), float(answer.get("expires_in") or 3600), answer.get("refresh_token"))
+            lasts_s = answer.get("expires_in") or float(answer.get("expires_on") or time.time() + UNKNOWN_S) - time.time()
+            return Grant(str(answer["access_token"]), float(lasts_s), answer.get("refresh_token"))
         told = str(answer.get("error_description") or "")[:200].rstrip(".")
         code = ": ".join(filter(None, [str(answer.get("error") or response.status)[:60], told]))
     except MALFORMED:

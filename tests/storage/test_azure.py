@@ -3,14 +3,19 @@
 import base64
 import hashlib
 import hmac
+import json
+import time
+from dataclasses import replace
 from email.utils import formatdate
+from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 import pytest
 
 from mixpeek_dagster.errors import AccessDenied, Archived, BadListing, Changed, Invalid, ProviderDown, WrongConnection
-from mixpeek_dagster.storage import azure
+from mixpeek_dagster.settings import Settings
+from mixpeek_dagster.storage import azure_login
 from mixpeek_dagster.storage.azure import API_VERSION, AzureSource, sign
 from mixpeek_dagster.storage.connect import open_source
 from mixpeek_dagster.storage.http import Backoff, Http, Request, read_all
@@ -222,7 +227,7 @@ def test_a_managed_identity_brings_its_token(monkeypatch: pytest.MonkeyPatch) ->
         return Answer(body=page_xml("")) if asked.headers["Authorization"] == "Bearer secret" else Answer(403)
 
     with scripted(answer) as server:
-        monkeypatch.setattr(azure, "IDENTITY_HOST", server.host)
+        monkeypatch.setattr(azure_login, "IDENTITY_HOST", server.host)
         config = {
             "account_name": "account",
             "container": "con",
@@ -234,6 +239,50 @@ def test_a_managed_identity_brings_its_token(monkeypatch: pytest.MonkeyPatch) ->
         source.check()
         source.check()
         assert len(server.asked) == 3
+
+
+def token_of(settings: Settings) -> str:
+    config = {"account_name": "account", "container": "con"}
+    source = open_source("azure", config, source_path="", settings=replace(settings, ambient_credentials=True))
+    assert isinstance(source, AzureSource)
+    return source._authorize(Request("GET", "https://host")).headers["Authorization"]
+
+
+def test_the_identity_of_an_app_is_asked_for_where_the_app_is_told_to() -> None:
+    def answer(asked: Asked) -> Answer:
+        assert asked.headers["X-IDENTITY-HEADER"] == "hush"
+        assert asked.query == {"api-version": "2019-08-01", "resource": "https://storage.azure.com/"}
+        return Answer(body=json.dumps({"access_token": "of the app", "expires_on": str(int(time.time()) + 100)}).encode())
+
+    with scripted(answer) as server:
+        environ = {"IDENTITY_ENDPOINT": f"{server.url}/msi/token", "IDENTITY_HEADER": "hush"}
+        settings = Settings.from_env(environ)
+        assert "hush" not in repr(settings)
+        assert token_of(settings) == "Bearer of the app"
+
+
+def test_a_pod_hands_in_the_token_that_kubernetes_gave_it(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+
+    def answer(asked: Asked) -> Answer:
+        given = dict(parse_qsl(asked.body.decode()))
+        assert (asked.path, given["client_id"], given["client_assertion"]) == (
+            "/tenant/oauth2/v2.0/token",
+            "client",
+            "of the pod",
+        )
+        assert (given["scope"], given["grant_type"]) == ("https://storage.azure.com/.default", "client_credentials")
+        return Answer(body=b'{"access_token": "of azure", "expires_in": 3600}')
+
+    with scripted(answer) as server:
+        environ = {"AZURE_FEDERATED_TOKEN_FILE": str(file), "AZURE_TENANT_ID": "tenant", "AZURE_AUTHORITY_HOST": f"{server.url}/"}
+        with pytest.raises(Invalid, match="AZURE_CLIENT_ID"):
+            token_of(Settings.from_env(environ))
+        environ["AZURE_CLIENT_ID"] = "client"
+        with pytest.raises(Invalid, match="AZURE_FEDERATED_TOKEN_FILE"):
+            token_of(Settings.from_env(environ))
+        file.write_text("of the pod")
+        assert token_of(Settings.from_env(environ)) == "Bearer of azure"
 
 
 def test_a_managed_identity_is_the_operators_to_lend() -> None:
