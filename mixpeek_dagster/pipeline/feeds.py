@@ -5,12 +5,13 @@ what became of a file that may not be asked for. More deletes than a pass would 
 asks. News are acknowledged after the transaction that records what they led to: a crash makes them come again, which changes nothing.
 """
 
+import logging
 import time
 from dataclasses import dataclass, field
 from typing import cast
 
 from mixpeek_dagster.catalog.syncs import LockLost
-from mixpeek_dagster.errors import AccessDenied, MixpeekError, Transient, WrongState
+from mixpeek_dagster.errors import AccessDenied, MixpeekError, Transient, WrongState, words_of
 from mixpeek_dagster.models.batches import Batch
 from mixpeek_dagster.models.ids import SyncId
 from mixpeek_dagster.models.syncs import Counters, Phase, Sync, SyncStatus
@@ -21,6 +22,8 @@ from mixpeek_dagster.pipeline.syncs import LOCK_S
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.storage.feed import FeedSource, News
 from mixpeek_dagster.storage.provider import Entry, Page
+
+logger = logging.getLogger("mixpeek_dagster.feeds")
 
 
 class NotNow(WrongState, Transient):
@@ -198,4 +201,7 @@ def follow_all(warehouse: Warehouse, *, budget_s: float) -> dict[SyncId, Looked 
             continue
         except MixpeekError as error:
             done[sync.sync_id] = error
+        except Exception as error:  # the other feeds are followed all the same
+            logger.exception("The feed of sync %s failed.", sync.sync_id)
+            done[sync.sync_id] = MixpeekError(words_of(error))
     return done

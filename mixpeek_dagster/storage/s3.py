@@ -69,7 +69,12 @@ class S3Source:
             place_of(config, source_path),
             config=config,
             credentials=credentials_of(config, settings),
-            http=Http(allowed_hosts=settings.allowed_hosts, verify=config.verify_ssl),
+            http=Http(
+                allowed_hosts=settings.allowed_hosts,
+                verify=config.verify_ssl,
+                host_from="endpoint_url and region",
+                tls_from="endpoint_url, use_ssl and verify_ssl",
+            ),
             endpoint=endpoint,
         )
 
