@@ -1,5 +1,6 @@
 """Turn listed files into objects of a bucket, and objects into batches."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ from mixpeek_dagster.models.ids import BatchId, ObjectId, derived_id
 from mixpeek_dagster.models.mappings import SchemaMapping
 from mixpeek_dagster.models.objects import Blob, ObjectStatus, StoredObject
 from mixpeek_dagster.models.syncs import Sync, SyncCursor
+from mixpeek_dagster.models.values import storable
 from mixpeek_dagster.pipeline.batches import submit
 from mixpeek_dagster.pipeline.events import tell_objects
 from mixpeek_dagster.settings import Settings
@@ -20,6 +22,9 @@ from mixpeek_dagster.storage.provider import Entry, ObjectSource
 
 Row = tuple[Any, ...]
 ARCHIVED = frozenset({"GLACIER", "DEEP_ARCHIVE", "Archive"})
+
+LARGEST_FILE = 2**53
+"""Bytes; no file is larger, and sums of many such sizes still fit the catalog."""
 
 AGAIN = "looked_again"
 """In a batch's metadata: how many batches in a row were made because files had changed before they were read."""
@@ -108,11 +113,13 @@ class Intake:
     ) -> None:
         reconcile = self._sync.spec.reconcile
         state = KeyState(row[4]) if row else None
+        listed, (entry, fault) = entry, _recordable(entry)
+        taken.skipped_bytes += listed.size if fault else 0
         same = row is not None and entry[:4] == row[:4]
         kind = self._property(entry)
         if kind is None:
             taken.skipped += 1
-            taken.skipped_bytes += entry.size
+            taken.skipped_bytes += 0 if fault else entry.size
             if row is not None and existing is None:
                 taken.gone_keys.append(entry.key)
             elif row is not None and reconcile.on_filter_drift:
@@ -147,6 +154,8 @@ class Intake:
             taken.failed += 1
             return
         try:
+            if fault:
+                raise SchemaViolation(f"File {self._path(entry)!r}: {fault}.")
             stored = self._object(entry, kind, existing, generation=generation, now=now)
         except SchemaViolation as error:
             taken.keys.append(_key(entry, KeyState.REJECTED, earlier, error.message))
@@ -178,7 +187,7 @@ class Intake:
     def _says_more(self, existing: StoredObject, entry: Entry) -> bool:
         """Whether the mapping makes other fields of a file than its object has."""
         try:
-            mapped = self._mapping.fields(self._source.relative(entry.key))
+            mapped = self._mapping.fields(self._path(entry))
         except ValueError:
             return True
         return any(existing.fields.get(name) != value for name, value in mapped.items())
@@ -194,14 +203,18 @@ class Intake:
         since = self._sync.spec.sync_from
         if since is not None and entry.modified_at and entry.modified_at < since.timestamp():
             return None
-        path = self._source.relative(entry.key)
+        path = self._path(entry)
         taken = self._sync.spec.file_filters.takes(
             path, size=entry.size, modified_at=entry.modified_at, content_type=entry.content_type
         )
         return self._mapping.property_for(blob_type_of(_mime(entry, path)), self._bucket.bucket_schema) if taken else None
 
+    def _path(self, entry: Entry) -> str:
+        """The file's path below the source, as objects tell it."""
+        return storable(self._source.relative(entry.key))
+
     def _object(self, entry: Entry, kind: str, existing: StoredObject | None, *, generation: int, now: str) -> StoredObject:
-        path = self._source.relative(entry.key)
+        path, key = self._path(entry), entry.key.decode("utf-8", "surrogateescape")
         declared = self._bucket.bucket_schema.properties[kind]
         filename = path.rpartition("/")[2]
         own = {"path": path, "filename": filename}
@@ -213,14 +226,15 @@ class Intake:
         blob = Blob(
             property=kind,
             type=declared.type,
-            key=entry.key.decode("utf-8", "surrogateescape"),
+            key=(text := storable(key)),
+            key_hex=entry.key.hex() if text != key else None,
             etag=entry.etag,
             version=entry.version,
             filename=filename,
             mime_type=self._mapping.mime_type(kind) or _mime(entry, path),
             size_bytes=entry.size,
         )
-        object_id = existing.object_id if existing else derived_id("obj", self._sync.sync_id, str(blob.key), str(generation))
+        object_id = existing.object_id if existing else derived_id("obj", self._sync.sync_id, key, str(generation))
         return StoredObject(
             object_id=ObjectId(object_id),
             namespace_id=self._sync.namespace_id,
@@ -315,3 +329,25 @@ def _mime(entry: Entry, path: str) -> str:
 
 def _key(entry: Entry, state: KeyState, object_id: str | None, error: str | None = None) -> SourceKey:
     return SourceKey(entry.key, entry.size, entry.etag, entry.version, int(state), object_id, entry.modified_at, error)
+
+
+def _recordable(entry: Entry) -> tuple[Entry, str]:
+    """The entry as the catalog can hold it, and why nothing can be made of it where its revision had to be bent for that."""
+    texts = entry.etag + entry.version + entry.content_type
+    if 0 <= entry.size <= LARGEST_FILE and storable(texts) == texts and math.isfinite(entry.modified_at):
+        return entry, ""
+    held = Entry(
+        key=entry.key,
+        size=min(max(entry.size, -1), LARGEST_FILE + 1),
+        etag=storable(entry.etag),
+        version=storable(entry.version),
+        modified_at=entry.modified_at if math.isfinite(entry.modified_at) else 0.0,
+        content_type=storable(entry.content_type),
+        storage_class=entry.storage_class,
+    )
+    if held[:4] == entry[:4]:
+        return held, ""
+    if held.size != entry.size:
+        said = "less than 0" if held.size < 0 else f"more than {LARGEST_FILE}"
+        return held, f"its provider lists a size of {said} bytes, which cannot be true"
+    return held, "its ETag or version holds characters that no catalog takes; write the file anew"

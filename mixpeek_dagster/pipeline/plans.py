@@ -203,7 +203,7 @@ class _Planner:
         """Objects whose extraction failed are tried again, but for those that change or go now."""
         most = TRIED_AGAIN if self.cursor.counters.listed else 0
         failed, _ = records.objects.failed_of_sync(self.sync.sync_id, dead=False, limit=most)
-        blobs = {str(stored.blobs[0].key).encode("utf-8", "surrogateescape"): stored.blobs[0] for stored in failed}
+        blobs = {stored.blobs[0].source_key(): stored.blobs[0] for stored in failed}
         decided = self.scratch.decided(list(blobs))
         as_before = {key: row is not None and row[2:4] == (blobs[key].etag, blobs[key].version) for key, row in decided.items()}
         again = [stored for stored, key in zip(failed, blobs) if as_before.get(key, True)]
