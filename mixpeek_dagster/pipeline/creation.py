@@ -184,13 +184,13 @@ def create_sync(records: Records, body: Mapping[str, Any], *, warehouse: Warehou
                 settings=warehouse.settings,
                 now=now,
             )
-            spec = SyncSpec.model_validate({**(body.get("sync_config") or {}), "description": body.get("description")})
+            spec = _spec(body)
             given = open_config(connection.config, secrets, settings=warehouse.settings)
             open_source(connection.provider, given, source_path=spec.source_path, settings=warehouse.settings)
             records.syncs.add_connection(connection, body=connection.config, secrets=secrets)
         elif "connection_id" in body:
             connection, _ = records.syncs.connection(str(body["connection_id"]))
-            spec = SyncSpec.model_validate({key: value for key, value in body.items() if key != "connection_id"})
+            spec = _spec(body)
         else:
             raise Invalid("A sync needs `provider` with `connection`, or a `connection_id`.")
     except ValidationError as error:
@@ -210,3 +210,10 @@ def create_sync(records: Records, body: Mapping[str, Any], *, warehouse: Warehou
     )
     records.syncs.add(sync)
     return sync
+
+
+def _spec(body: Mapping[str, Any]) -> SyncSpec:
+    """What is said about the sync, in `sync_config` or beside it; `sync_config` has the last word."""
+    beside = {key: value for key, value in body.items() if key not in ("provider", "connection", "connection_id", "sync_config")}
+    inside = {key: value for key, value in (body.get("sync_config") or {}).items() if value is not None}
+    return SyncSpec.model_validate({**beside, **inside})

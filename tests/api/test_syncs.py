@@ -121,3 +121,30 @@ def test_dead_letters_of_extraction_are_listed_requeued_and_given_up(sync: Sync)
     done = sync.client.post(f"{sync.path}/dlq/bulk-mark-failed", json={"error_types": ["extraction_failed"]}).json()
     assert done == {"updated": 2}
     assert sync.post("dlq")["total"] == 0
+
+
+BESIDE = {
+    "file_filters": {"include_patterns": ["*.jpg"]},
+    "reconcile": {"on_delete": False},
+    "max_objects_per_run": 5,
+    "batch_chunk_size": 7,
+    "metadata": {"a": 1},
+    "description": "pictures",
+}
+
+
+@pytest.mark.parametrize("beside", [True, False], ids=["beside sync_config", "inside it"])
+@pytest.mark.parametrize("form", ["provider", "connection_id"])
+def test_what_is_said_of_a_sync_holds_wherever_it_is_said(sync: Sync, form: str, beside: bool) -> None:
+    place = (
+        {"provider": FAKE, "connection": {"world": "api"}}
+        if form == "provider"
+        else {"connection_id": sync.get()["connection_id"]}
+    )
+    config = {"source_path": "/p/", "polling_interval": 60}
+    body = {**place, **BESIDE, "sync_config": config} if beside else {**place, "sync_config": {**BESIDE, **config}}
+    answer = sync.client.post(sync.path.rpartition("/")[0], json=body)
+    assert answer.status_code == 200, answer.text
+    made = answer.json()
+    assert {name: made[name] for name in BESIDE} == {**BESIDE, "reconcile": {**made["reconcile"], "on_delete": False}}
+    assert (made["source_path"], made["polling_interval_seconds"]) == ("/p/", 60)
