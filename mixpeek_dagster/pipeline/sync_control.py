@@ -13,7 +13,7 @@ from mixpeek_dagster.models.buckets import Bucket
 from mixpeek_dagster.models.connections import FIXED, ConnectionCreate, ConnectionPatch, SyncCreate, SyncPatch
 from mixpeek_dagster.models.ids import ConnectionId, SyncJobId, new_id
 from mixpeek_dagster.models.objects import GIVEN_UP
-from mixpeek_dagster.models.syncs import Connection, ConnectionSpec, Sync, SyncSpec, SyncStatus
+from mixpeek_dagster.models.syncs import Connection, ConnectionSpec, Sync, SyncStatus
 from mixpeek_dagster.pipeline.connections import make_connection, open_config, unseal
 from mixpeek_dagster.pipeline.creation import create_sync, validation_words
 from mixpeek_dagster.pipeline.kept_tokens import HeldTokens, sealed_tokens
@@ -73,12 +73,8 @@ def change_sync(records: Records, sync: Sync, body: SyncPatch, *, now: str) -> S
     fixed = [name for name in FIXED if name in body.changes]
     if fixed:
         raise BadRequest(f"A sync's {fixed[0]} cannot change: make another sync.")
-    known = {"polling_interval", "include", "exclude", *SyncSpec.model_fields}
-    changes = {name: value for name, value in body.changes.items() if name in known}
-    if "polling_interval" in changes:
-        changes["polling_interval_seconds"] = changes.pop("polling_interval")
     try:
-        spec = SyncSpec.model_validate({**sync.spec.model_dump(), **changes})
+        spec = sync.spec.changed(body.changes)
     except ValidationError as error:
         raise Invalid(f"Sync: {validation_words(error)}") from error
     records.syncs.set(sync.sync_id, now=now, spec=spec.model_dump(mode="json"))

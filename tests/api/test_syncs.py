@@ -30,6 +30,11 @@ class Sync:
         assert response.status_code == status, response.text
         return dict(response.json())
 
+    def patch(self, body: dict[str, Any], *, status: int = 200) -> dict[str, Any]:
+        response = self.client.patch(self.path, json=body)
+        assert response.status_code == status, response.text
+        return dict(response.json())
+
     def get(self) -> dict[str, Any]:
         return dict(self.client.get(self.path).json())
 
@@ -148,3 +153,16 @@ def test_what_is_said_of_a_sync_holds_wherever_it_is_said(sync: Sync, form: str,
     made = answer.json()
     assert {name: made[name] for name in BESIDE} == {**BESIDE, "reconcile": {**made["reconcile"], "on_delete": False}}
     assert (made["source_path"], made["polling_interval_seconds"]) == ("/p/", 60)
+
+
+@pytest.mark.parametrize("name", ["batch_size", "batch_chunk_size"])
+def test_batches_are_as_long_as_was_said_in_the_words_of_the_sdk_or_ours(sync: Sync, name: str) -> None:
+    place = {"provider": FAKE, "connection": {"world": "api"}, "sync_config": {"source_path": "/"}}
+    made = sync.client.post(sync.path.rpartition("/")[0], json={**place, name: 9}).json()
+    assert (made["batch_size"], made["batch_chunk_size"]) == (9, 9)
+    changed = sync.patch({name: 2})
+    assert (changed["batch_size"], changed["batch_chunk_size"]) == (2, 2)
+    sync.fill(5)
+    assert sync.run().finished
+    with sync.warehouse.catalog.reading() as records:
+        assert sorted(one.item_count for one in records.batches.page(limit=10)[0]) == [1, 2, 2]
