@@ -78,8 +78,11 @@ class PassPlan(Value):
         return sum(known) if len(known) == len(self.costs) else None
 
 
-def plan_sync(warehouse: Warehouse, sync_id: SyncId, *, budget_s: float = float("inf")) -> PassPlan:
+def plan_sync(warehouse: Warehouse, sync_id: SyncId, *, budget_s: float = float("inf"), full: bool = False) -> PassPlan:
     """List a sync's source and say what its next run would do. A pass that is under way is planned to its end.
+
+    Args:
+        full: of the next full pass, which looks at every file again; what is left of a pass under way is in it.
 
     Raises:
         NotFound: no such sync. Invalid: its connection does not fit any more. Failures of the provider are told in the plan.
@@ -87,6 +90,9 @@ def plan_sync(warehouse: Warehouse, sync_id: SyncId, *, budget_s: float = float(
     with warehouse.catalog.reading() as records:
         sync = records.syncs.get(sync_id)
         bucket = records.buckets.get(sync.bucket_id, namespace_id=sync.namespace_id)
+    if full:
+        at_rest = sync.cursor.model_copy(update={"phase": Phase.IDLE})
+        sync = sync.model_copy(update={"cursor": at_rest, "pending_full": True})
     with Scratch() as scratch:
         return _Planner(warehouse, sync, bucket, scratch).run(deadline=time.monotonic() + budget_s)
 

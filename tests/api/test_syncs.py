@@ -62,6 +62,27 @@ def test_a_dry_run_says_what_a_pass_would_do_and_makes_none(sync: Sync) -> None:
     assert sync.client.get(f"{sync.path}/jobs").json()["total"] == 0
 
 
+@pytest.mark.parametrize("under_way", [False, True])
+def test_a_dry_run_of_a_full_sync_says_what_that_would_do(sync: Sync, under_way: bool) -> None:
+    sync.fill(4)
+    assert sync.run().finished
+    sync.world.page_size = 1
+    if under_way:
+        sync.post("trigger")
+        assert not advance(sync.warehouse, SyncId(sync.sync_id), budget_s=0).finished  # type: ignore[union-attr]
+    with sync.warehouse.catalog.transaction() as records:
+        ids = records.objects.ids_in_bucket(records.syncs.get(sync.sync_id).bucket_id)
+        records.objects.remove(ids)  # an idle pass does not look whether a key's object is there
+    assert sync.post("trigger?dry_run=true")["counters"]["new"] == 0
+    planned = sync.post("trigger?dry_run=true&full_sync=true")
+    assert (planned["counters"]["new"], planned["full_sync"]) == (4, True)
+    sync.post("trigger?full_sync=true")
+    new = 0
+    while (progress := sync.run()) is not None:
+        new += progress.counters.new if progress.finished else 0
+    assert new == 4
+
+
 def test_held_deletes_are_confirmed_through_the_api(sync: Sync) -> None:
     sync.fill(300)
     assert sync.run().finished
