@@ -175,7 +175,11 @@ class SyncSpec(Lenient):
         Raises:
             pydantic.ValidationError: a value does not fit.
         """
-        return type(self).model_validate({**self.model_dump(), **_own_names(changes)})
+        changes, before = _own_names(changes), self.model_dump()
+        reconcile = changes.get("reconcile")
+        if isinstance(reconcile, Mapping):
+            changes["reconcile"] = before["reconcile"] | {key: value for key, value in reconcile.items() if value is not None}
+        return type(self).model_validate(before | changes)
 
 
 def _own_names(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -187,3 +187,9 @@ def test_batches_are_as_long_as_was_said_in_the_words_of_the_sdk_or_ours(sync: S
     assert sync.run().finished
     with sync.warehouse.catalog.reading() as records:
         assert sorted(one.item_count for one in records.batches.page(limit=10)[0]) == [1, 2, 2]
+
+
+def test_one_word_about_reconciling_leaves_the_others(sync: Sync) -> None:
+    sync.patch({"reconcile": {"on_delete": False}})
+    changed = sync.patch({"reconcile": {"on_update": False, "on_filter_drift": None}})
+    assert changed["reconcile"] == {"on_delete": False, "on_update": False, "on_filter_drift": True, "re_extract_on_update": True}
