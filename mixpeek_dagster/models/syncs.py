@@ -26,6 +26,9 @@ class SyncMode(StrEnum):
 _OTHER_NAMES = {"polling_interval": "polling_interval_seconds", "batch_size": "batch_chunk_size"}
 """What the seed and the SDK call some fields of a sync."""
 
+_PATTERNS = ("include", "exclude", "include_patterns", "exclude_patterns")
+"""Filters that may be said without `file_filters` around them."""
+
 _MODES = {"incremental": "continuous", "scheduled": "continuous", "one_time": "initial_only", "full": "initial_only"}
 
 
@@ -163,6 +166,10 @@ class SyncSpec(Lenient):
         if not isinstance(body, dict):
             return body
         body = _own_names({key: value for key, value in body.items() if value is not None})
+        patterns = {f"{name.removesuffix('_patterns')}_patterns": body[name] for name in _PATTERNS if name in body}
+        filters = body.get("file_filters", {})
+        if patterns and isinstance(filters, (Mapping, FileFilters)):
+            body["file_filters"] = {**dict(filters), **patterns}
         mode = body.get("sync_mode")
         if isinstance(mode, str) and not isinstance(mode, SyncMode):
             body.setdefault("requested_sync_mode", mode)

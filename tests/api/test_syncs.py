@@ -193,3 +193,17 @@ def test_one_word_about_reconciling_leaves_the_others(sync: Sync) -> None:
     sync.patch({"reconcile": {"on_delete": False}})
     changed = sync.patch({"reconcile": {"on_update": False, "on_filter_drift": None}})
     assert changed["reconcile"] == {"on_delete": False, "on_update": False, "on_filter_drift": True, "re_extract_on_update": True}
+
+
+@pytest.mark.parametrize("word", ["include", "include_patterns"])
+def test_patterns_hold_without_file_filters_around_them(sync: Sync, word: str) -> None:
+    place = {"provider": FAKE, "connection": {"world": "api"}, "sync_config": {"source_path": "/"}}
+    made = sync.client.post(sync.path.rpartition("/")[0], json={**place, word: ["*.jpg"]}).json()
+    assert made["file_filters"] == {"include_patterns": ["*.jpg"]}
+    sync.fill(2)
+    sync.world.put("a.md", b"12345")
+    sync.patch({"file_filters": {"extensions": ["md"]}})
+    changed = sync.patch({word: ["f*", "a*"]})
+    filters = {name: value for name, value in changed["file_filters"].items() if value}
+    assert filters == {"include_patterns": ["f*", "a*"], "extensions": ["md"]}, "it leaves the other filters"
+    assert sync.run().counters.new == 1
