@@ -15,7 +15,7 @@ from mixpeek_dagster.models.ids import ConnectionId, SyncJobId, new_id
 from mixpeek_dagster.models.objects import GIVEN_UP
 from mixpeek_dagster.models.syncs import Connection, ConnectionSpec, Sync, SyncStatus
 from mixpeek_dagster.pipeline.connections import make_connection, open_config, unseal
-from mixpeek_dagster.pipeline.creation import create_sync, validation_words
+from mixpeek_dagster.pipeline.creation import checked_spec, create_sync, validation_words
 from mixpeek_dagster.pipeline.kept_tokens import HeldTokens, sealed_tokens
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.settings import Settings
@@ -69,14 +69,16 @@ def change_sync(records: Records, sync: Sync, body: SyncPatch, *, now: str) -> S
 
     Raises:
         BadRequest: it names what a sync keeps for its life, or a status that cannot be set. Invalid: a value does not fit.
+        As `checked_spec`.
     """
     fixed = [name for name in FIXED if name in body.changes]
     if fixed:
         raise BadRequest(f"A sync's {fixed[0]} cannot change: make another sync.")
     try:
-        spec = sync.spec.changed(body.changes)
+        changed = sync.spec.changed(body.changes)
     except ValidationError as error:
         raise Invalid(f"Sync: {validation_words(error)}") from error
+    spec = checked_spec(records, changed, namespace_id=sync.namespace_id) if "batch_collection_ids" in body.changes else changed
     records.syncs.set(sync.sync_id, now=now, spec=spec.model_dump(mode="json"))
     wanted = body.status or {True: "ACTIVE", False: "SUSPENDED", None: None}[body.is_active]
     if wanted not in (None, "ACTIVE", "SUSPENDED"):

@@ -11,7 +11,7 @@ from mixpeek_dagster.pipeline.creation import create_sync
 from mixpeek_dagster.pipeline.syncs import advance
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.testing import FakeSource, FakeWorld
-from tests.pipeline.worlds import FAKE, NOW
+from tests.pipeline.worlds import FAKE, NOW, STUB
 
 
 class Sync:
@@ -207,3 +207,26 @@ def test_patterns_hold_without_file_filters_around_them(sync: Sync, word: str) -
     filters = {name: value for name, value in changed["file_filters"].items() if value}
     assert filters == {"include_patterns": ["f*", "a*"], "extensions": ["md"]}, "it leaves the other filters"
     assert sync.run().counters.new == 1
+
+
+def test_a_collection_above_is_not_chosen_without_the_one_below(sync: Sync) -> None:
+    stub = {"feature_extractor_name": STUB, "input_mappings": {"text": "product_text"}}
+
+    def collection(name: str, **source: Any) -> str:
+        body = {"collection_name": name, "source": source, "feature_extractor": stub}
+        return str(sync.client.post("/v1/collections", json=body).json()["collection_id"])
+
+    below = collection("below", type="bucket", bucket_ids=[sync.get()["bucket_id"]])
+    above = collection("above", type="collection", collection_ids=[below])
+    path = sync.path.rpartition("/")[0]
+    place = {"provider": FAKE, "connection": {"world": "api"}, "sync_config": {"source_path": "/"}}
+    for chosen, status, words in (([above], 400, "name that too"), (["nothing"], 404, "nothing")):
+        answer = sync.client.post(path, json={**place, "batch_collection_ids": chosen})
+        assert (answer.status_code, words in answer.json()["error"]["message"]) == (status, True), answer.text
+        sync.patch({"batch_collection_ids": chosen}, status=status)
+    assert sync.client.get(path).json()["total"] == 1, "nothing was made of what was refused"
+    assert sync.patch({"batch_collection_ids": ["below", above]})["batch_collection_ids"] == [below, above]
+    sync.fill(1)
+    assert sync.run().error is None
+    with sync.warehouse.catalog.reading() as records:
+        assert records.batches.page(limit=10)[0][0].collection_ids == [below, above]
