@@ -26,6 +26,12 @@ class SyncMode(StrEnum):
 _OTHER_NAMES = {"polling_interval": "polling_interval_seconds", "batch_size": "batch_chunk_size"}
 """What the seed and the SDK call some fields of a sync."""
 
+_NOT_UNDERSTOOD = {
+    "ingest_filter": "no retriever decides about files; take file_filters",
+    "provider_filters": "a listing is filtered by file_filters alone",
+}
+"""What would choose files, and why it does not here: passed over, it would take files that nobody asked for."""
+
 _PATTERNS = ("include", "exclude", "include_patterns", "exclude_patterns")
 """Filters that may be said without `file_filters` around them."""
 
@@ -166,6 +172,9 @@ class SyncSpec(Lenient):
         if not isinstance(body, dict):
             return body
         body = _own_names({key: value for key, value in body.items() if value is not None})
+        for name, reason in _NOT_UNDERSTOOD.items():
+            if body.get(name):
+                raise ValueError(f"{name} is not supported: {reason}")
         patterns = {f"{name.removesuffix('_patterns')}_patterns": body[name] for name in _PATTERNS if name in body}
         filters = body.get("file_filters", {})
         if patterns and isinstance(filters, (Mapping, FileFilters)):

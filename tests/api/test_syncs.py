@@ -230,3 +230,19 @@ def test_a_collection_above_is_not_chosen_without_the_one_below(sync: Sync) -> N
     assert sync.run().error is None
     with sync.warehouse.catalog.reading() as records:
         assert records.batches.page(limit=10)[0][0].collection_ids == [below, above]
+
+
+CHOOSING = {"ingest_filter": {"retriever_id": "ret_1"}, "provider_filters": {"label": "x"}}
+
+
+@pytest.mark.parametrize("name", sorted(CHOOSING))
+def test_what_would_choose_files_is_refused_where_it_cannot(sync: Sync, name: str) -> None:
+    place = {"provider": FAKE, "connection": {"world": "api"}, "sync_config": {"source_path": "/"}}
+    path = sync.path.rpartition("/")[0]
+    before = sync.get()
+    for body in ({**place, name: CHOOSING[name]}, {**place, "sync_config": {"source_path": "/", name: CHOOSING[name]}}):
+        answer = sync.client.post(path, json=body)
+        assert (answer.status_code, f"{name} is not supported" in answer.text) == (422, True), answer.text
+    assert f"{name} is not supported" in str(sync.patch({name: CHOOSING[name]}, status=422))
+    assert sync.patch({name: {}, "sync_concurrency": 4})["status"] == before["status"], "an empty one chooses every file"
+    assert sync.client.get(path).json()["total"] == 1
