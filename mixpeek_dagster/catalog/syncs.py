@@ -15,7 +15,7 @@ from mixpeek_dagster.catalog.listed_pages import ListedPageRecords
 from mixpeek_dagster.catalog.rows import chunks, find, hold, insert_unique, page, update_unique
 from mixpeek_dagster.errors import NotFound, Transient
 from mixpeek_dagster.models.ids import BucketId, ConnectionId, NamespaceId, SyncId, SyncJobId
-from mixpeek_dagster.models.syncs import Connection, Counters, Sync, SyncStatus
+from mixpeek_dagster.models.syncs import REQUEUED, Connection, Counters, Sync, SyncStatus
 
 _syncs, _keys, _jobs, _connections = tables.syncs, tables.source_keys, tables.sync_jobs, tables.connections
 _dead_letters = request_tables.dead_letters
@@ -249,7 +249,7 @@ class SyncRecords:
     def requeue(self, sync_id: SyncId, states: Sequence[KeyState]) -> int:
         """Make the next pass take dead letters for changed files; how many."""
         self._pages.forget(sync_id)
-        fresh = {"etag": "requeued", "state": int(KeyState.LIVE), "error": None, "retries": _keys.c.retries + 1}
+        fresh = {"etag": REQUEUED, "state": int(KeyState.LIVE), "error": None, "retries": _keys.c.retries + 1}
         return self._connection.execute(update(_keys).where(*_dead(sync_id, states)).values(fresh)).rowcount
 
     def give_up(self, sync_id: SyncId, states: Sequence[KeyState], *, reason: str, now: str) -> int:

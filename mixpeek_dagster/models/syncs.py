@@ -231,6 +231,10 @@ class Connection(Value):
     updated_at: str
 
 
+REQUEUED = "requeued"
+"""The etag of a registered key that somebody wants to be tried again; no file has it."""
+
+
 class Phase(StrEnum):
     """Where a pass is: IDLE between passes, SCAN merging a sorted listing, SWEEP marking an unsorted one, DELETE at its end."""
 

@@ -12,7 +12,7 @@ from mixpeek_dagster.models.buckets import Bucket, blob_type_of, mime_type_of
 from mixpeek_dagster.models.ids import BatchId, ObjectId, derived_id
 from mixpeek_dagster.models.mappings import SchemaMapping
 from mixpeek_dagster.models.objects import Blob, ObjectStatus, StoredObject
-from mixpeek_dagster.models.syncs import Sync, SyncCursor
+from mixpeek_dagster.models.syncs import REQUEUED, Sync, SyncCursor
 from mixpeek_dagster.pipeline.batches import submit
 from mixpeek_dagster.pipeline.events import tell_objects
 from mixpeek_dagster.settings import Settings
@@ -119,7 +119,8 @@ class Intake:
             return  # this listing has named it before
         if same and row is not None and len(row) > 7 and state is KeyState.LIVE:
             return  # a plan has decided on it before
-        archived = entry.storage_class in ARCHIVED
+        # A listing does not tell that a file is restored for a while: who requeues it says so.
+        archived = entry.storage_class in ARCHIVED and not (row is not None and row[2] == REQUEUED)
         if same and not drifted and (state is KeyState.REJECTED or (state is KeyState.ARCHIVED and archived)):
             return
         if (
@@ -136,7 +137,7 @@ class Intake:
         earlier = existing.object_id if existing else None
         taken.new_keys += row is None
         if archived:
-            words = f"{ARCHIVED_WORDS}{entry.storage_class}: restore it to make it readable"
+            words = f"{ARCHIVED_WORDS}{entry.storage_class}: move it to a class that can be read, or restore it and requeue it"
             taken.keys.append(_key(entry, KeyState.ARCHIVED, earlier, words))
             taken.failed += 1
             return

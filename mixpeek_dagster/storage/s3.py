@@ -228,11 +228,12 @@ def _longest_text(after: bytes) -> str:
 def _entry(key: bytes, headers: Mapping[str, str]) -> Entry:
     modified = headers.get("Last-Modified")
     content_type = headers.get("Content-Type", "")
+    is_restored = 'ongoing-request="false"' in headers.get("x-amz-restore", "")
     return Entry(
         key=key,
         size=int(headers.get("Content-Length") or 0),
         etag=plain_etag(headers.get("ETag", "")),
         modified_at=parsedate_to_datetime(modified).timestamp() if modified else 0.0,
         content_type=content_type if content_type not in UNTYPED else guess_content_type(key) or content_type,
-        storage_class=headers.get("x-amz-storage-class") or "STANDARD",
+        storage_class="STANDARD" if is_restored else headers.get("x-amz-storage-class") or "STANDARD",
     )

@@ -9,10 +9,14 @@ from typing import Any
 import pytest
 
 from mixpeek_dagster.catalog.syncs import KeyState
-from mixpeek_dagster.errors import AccessDenied, BadListing, ProviderDown
+from mixpeek_dagster.errors import AccessDenied, Archived, BadListing, ProviderDown
 from mixpeek_dagster.models.batches import BatchStatus
+from mixpeek_dagster.models.objects import MAX_TRIES, StoredObject
 from mixpeek_dagster.models.syncs import Phase, SyncStatus
 from mixpeek_dagster.pipeline.creation import create_sync
+from mixpeek_dagster.pipeline.plans import plan_sync
+from mixpeek_dagster.pipeline.sync_control import requeue
+from mixpeek_dagster.pipeline.sync_reports import DEAD, dead_letters
 from mixpeek_dagster.pipeline.syncs import LOCK_S, advance
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from tests.pipeline.worlds import NOW, Library
@@ -585,6 +589,49 @@ def test_archived_files_wait_until_they_are_restored(library: Library) -> None:
     library.world.files[b"a.txt"] = (entry._replace(storage_class="STANDARD"), data)  # same bytes, same etag
     assert library.poll().counters.new == 1
     library.assert_follows_source()
+
+
+def test_an_archived_file_that_is_restored_for_a_while_is_read_when_it_is_requeued(library: Library) -> None:
+    library.world.put("a.txt", b"cold", storage_class="GLACIER")
+    library.cycle()
+    assert (library.keys(), library.texts()) == ({"a.txt": KeyState.ARCHIVED}, [])
+    with library.warehouse.catalog.transaction() as records:  # restored: it is listed as before
+        (letter,) = records.syncs.rejected(library.sync.sync_id)
+        assert letter.error == "stored as GLACIER: move it to a class that can be read, or restore it and requeue it"
+        assert requeue(records, library.now(), [KeyState.ARCHIVED], now=NOW) == 1
+    planned = plan_sync(library.warehouse, library.sync.sync_id).counters
+    assert (library.cycle().counters.new, planned.new) == (1, 1)
+    assert (library.keys(), library.texts()) == ({"a.txt": KeyState.LIVE}, [4])
+    library.cycle()
+    library.world.put("a.txt", b"colder", storage_class="GLACIER")
+    library.cycle()
+    assert library.keys() == {"a.txt": KeyState.ARCHIVED}, "what is written to the archive anew waits again"
+    assert library.texts() == [4]
+
+
+def test_an_archived_file_that_is_requeued_too_early_says_why_it_cannot_be_read(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mixpeek_dagster.pipeline.reading.time.sleep", lambda _: None)
+    library.world.put("a.txt", b"cold", storage_class="GLACIER")
+    library.cycle()
+    with library.warehouse.catalog.transaction() as records:
+        requeue(records, library.now(), [KeyState.ARCHIVED], now=NOW)
+
+    def archived(name: str) -> None:
+        if name == "open":
+            raise Archived("a.txt cannot be read: restore it.")
+
+    library.world.before = archived
+    for _ in range(MAX_TRIES + 1):
+        library.cycle()
+    library.world.before = lambda _: None
+    with library.warehouse.catalog.transaction() as records:
+        (letter,), _ = dead_letters(records, library.sync.sync_id, limit=10)
+        assert isinstance(letter, StoredObject) and "restore it" in str(letter.error)
+        assert requeue(records, library.now(), DEAD, now=NOW) == 1
+    library.cycle()
+    assert library.texts() == [4]
 
 
 def test_an_object_whose_file_is_archived_goes_with_its_file(library: Library) -> None:
