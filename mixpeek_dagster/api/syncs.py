@@ -153,10 +153,9 @@ def patch(body: SyncPatch, warehouse: Opened, sync: InSync) -> SyncAnswer:
 
 @router.delete("/{sync_id}")
 def delete(warehouse: Opened, sync: InSync) -> dict[str, Any]:
-    """Delete a sync. Its objects and their documents stay; their files cannot be read again."""
+    """Delete a sync. Its objects and their documents stay; files that wait to be read end as failures."""
     with warehouse.catalog.transaction() as records:
-        records.syncs.remove(sync.sync_id)
-        records.syncs.remove_unnamed_connection(sync.connection_id)
+        pipeline.delete_sync(records, sync, settings=warehouse.settings, now=warehouse.now())
     return {"success": True, "message": "Successfully deleted", "sync_config_id": sync.sync_id}
 
 

@@ -1,6 +1,7 @@
 """What people do to syncs and connections: make, change, pause, trigger, give up on dead letters. Passes are in `syncs`."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,6 +15,7 @@ from mixpeek_dagster.models.connections import FIXED, ConnectionCreate, Connecti
 from mixpeek_dagster.models.ids import ConnectionId, SyncJobId, new_id
 from mixpeek_dagster.models.objects import GIVEN_UP
 from mixpeek_dagster.models.syncs import Connection, ConnectionSpec, Sync, SyncStatus
+from mixpeek_dagster.pipeline.batches import submit
 from mixpeek_dagster.pipeline.connections import make_connection, open_config, unseal
 from mixpeek_dagster.pipeline.creation import checked_spec, create_sync, validation_words
 from mixpeek_dagster.pipeline.kept_tokens import HeldTokens, sealed_tokens
@@ -100,6 +102,21 @@ def resume(records: Records, sync: Sync, *, now: str) -> None:
     if sync.status is SyncStatus.SUSPENDED:
         status = SyncStatus.ACTIVE if sync.passes else SyncStatus.PENDING
         records.syncs.set(sync.sync_id, now=now, status=status, next_pass_at=now)
+
+
+def delete_sync(records: Records, sync: Sync, *, settings: Settings, now: str) -> None:
+    """Delete a sync, with its connection if that was made for it alone. Its objects and their documents stay.
+
+    Objects in the batch that it was filling are submitted: what waits to be read ends with the reason, and does not wait for ever.
+    """
+    records.syncs.hold(sync.sync_id)
+    left = [] if sync.spec.skip_batch_submission else records.batches.open_of_sync(sync.sync_id)
+    for batch in left:
+        records.batches.hold(batch.batch_id)
+        with suppress(BadRequest):  # an empty one, or one that goes to collections that cannot take it
+            submit(records, batch, settings=settings, now=now)
+    records.syncs.remove(sync.sync_id)
+    records.syncs.remove_unnamed_connection(sync.connection_id)
 
 
 def trigger(records: Records, sync: Sync, *, full: bool, now: str) -> SyncJobId:

@@ -11,11 +11,11 @@ import pytest
 from mixpeek_dagster.catalog.syncs import KeyState
 from mixpeek_dagster.errors import AccessDenied, Archived, BadListing, ProviderDown
 from mixpeek_dagster.models.batches import BatchStatus
-from mixpeek_dagster.models.objects import MAX_TRIES, StoredObject
+from mixpeek_dagster.models.objects import MAX_TRIES, ObjectStatus, StoredObject
 from mixpeek_dagster.models.syncs import Phase, SyncStatus
 from mixpeek_dagster.pipeline.creation import create_sync
 from mixpeek_dagster.pipeline.plans import plan_sync
-from mixpeek_dagster.pipeline.sync_control import requeue
+from mixpeek_dagster.pipeline.sync_control import delete_sync, requeue
 from mixpeek_dagster.pipeline.sync_reports import DEAD, dead_letters
 from mixpeek_dagster.pipeline.syncs import LOCK_S, advance
 from mixpeek_dagster.pipeline.warehouse import Warehouse
@@ -914,3 +914,31 @@ def test_a_page_whose_update_was_not_wanted_is_read_until_it_is(library: Library
     library.configure(reconcile={"on_update": True})
     assert library.poll().counters.changed == 1
     library.assert_follows_source()
+
+
+# Syncs that are deleted, and made again
+
+
+def test_nothing_waits_for_ever_for_a_sync_that_was_deleted_during_its_pass(library: Library) -> None:
+    library.world.page_size = 1
+    fill(library, "a.txt", "b.txt", "c.txt")
+    library.advance(budget_s=0)
+    delete(library)
+    assert library.statuses() == {BatchStatus.QUEUED}
+    library.run()
+    (stored,) = library.objects().values()
+    assert (stored.status, "was deleted" in str(stored.error)) == (ObjectStatus.FAILED, True)
+    assert all(status.is_terminal for status in library.statuses())
+
+
+def test_drafts_that_a_sync_was_not_to_submit_outlive_it(library: Library) -> None:
+    library.configure(skip_batch_submission=True)
+    fill(library, "a.txt")
+    library.poll()
+    delete(library)
+    assert library.statuses() == {BatchStatus.DRAFT}
+
+
+def delete(library: Library) -> None:
+    with library.warehouse.catalog.transaction() as records:
+        delete_sync(records, library.now(), settings=library.warehouse.settings, now=library.warehouse.now())
