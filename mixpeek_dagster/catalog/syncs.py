@@ -291,6 +291,7 @@ class SyncRecords:
         if not keys:
             return
         self._pages.forget(sync_id, [key.key for key in keys])
+        self._take_up(sync_id, [key.key for key in keys])
         rows = [key._asdict() | {"sync_id": sync_id, "seen": generation} for key in keys]
         if self._connection.dialect.name == "sqlite":
             from sqlalchemy.dialects.sqlite import insert as upsert
@@ -300,6 +301,14 @@ class SyncRecords:
         changed: dict[str, Any] = {name: statement.excluded[name] for name in rows[0] if name not in ("sync_id", "key")}
         changed["retries"] = case((statement.excluded.error.is_(None), 0), else_=_keys.c.retries)
         self._connection.execute(statement.on_conflict_do_update(index_elements=["sync_id", "key"], set_=changed), rows)
+
+    def _take_up(self, sync_id: SyncId, keys: Sequence[bytes]) -> None:
+        """Somebody may have given up on these keys; what they are now was not meant."""
+        given_up = select(_dead_letters.c.key).where(_dead_letters.c.sync_id == sync_id).limit(1)
+        if self._connection.execute(given_up).first() is not None:
+            for chunk in chunks(keys):
+                mine = and_(_dead_letters.c.sync_id == sync_id, _dead_letters.c.key.in_(chunk))
+                self._connection.execute(delete(_dead_letters).where(mine))
 
     def set_key_state(self, sync_id: SyncId, keys: Sequence[bytes], state: KeyState) -> None:
         self._pages.forget(sync_id, keys)

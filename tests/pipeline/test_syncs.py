@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from mixpeek_dagster.catalog.syncs import KeyState
+from mixpeek_dagster.catalog.syncs import KeyState, SourceKey
 from mixpeek_dagster.errors import AccessDenied, Archived, BadListing, ProviderDown
 from mixpeek_dagster.models.batches import BatchStatus
 from mixpeek_dagster.models.objects import MAX_TRIES, ObjectStatus, StoredObject
 from mixpeek_dagster.models.syncs import Phase, SyncStatus
 from mixpeek_dagster.pipeline.creation import create_sync
 from mixpeek_dagster.pipeline.plans import plan_sync
-from mixpeek_dagster.pipeline.sync_control import delete_sync, requeue
+from mixpeek_dagster.pipeline.sync_control import delete_sync, give_up, requeue
 from mixpeek_dagster.pipeline.sync_reports import DEAD, dead_letters
 from mixpeek_dagster.pipeline.syncs import LOCK_S, advance
 from mixpeek_dagster.pipeline.warehouse import Warehouse
@@ -632,6 +632,24 @@ def test_an_archived_file_that_is_requeued_too_early_says_why_it_cannot_be_read(
         assert requeue(records, library.now(), DEAD, now=NOW) == 1
     library.cycle()
     assert library.texts() == [4]
+
+
+def test_a_later_revision_of_what_was_given_up_is_a_dead_letter_again(library: Library) -> None:
+    for name in ("a.txt", "b.txt"):
+        library.world.put(name, b"cold", storage_class="GLACIER")
+    library.cycle()
+
+    def letters() -> list[bytes]:
+        with library.warehouse.catalog.transaction() as records:
+            return [one.key for one in dead_letters(records, library.sync.sync_id, limit=10)[0] if isinstance(one, SourceKey)]
+
+    with library.warehouse.catalog.transaction() as records:
+        assert give_up(records, library.now(), DEAD, now=NOW) == 2
+    library.cycle()
+    assert letters() == []
+    library.world.put("a.txt", b"colder", storage_class="GLACIER")
+    library.cycle()
+    assert letters() == [b"a.txt"]
 
 
 def test_an_object_whose_file_is_archived_goes_with_its_file(library: Library) -> None:
