@@ -1,4 +1,4 @@
-"""Records of connections and syncs, and of the keys each sync has registered.
+"""Records of syncs, and of the keys each sync has registered.
 
 A sync's row is written only by the holder of its lock; a write by anybody else changes no row and raises `LockLost`.
 """
@@ -11,13 +11,14 @@ from sqlalchemy import Connection as Database
 from sqlalchemy import Row, and_, case, delete, func, insert, or_, select, update
 
 from mixpeek_dagster.catalog import request_tables, tables
+from mixpeek_dagster.catalog.connections import ConnectionRecords
 from mixpeek_dagster.catalog.listed_pages import ListedPageRecords
-from mixpeek_dagster.catalog.rows import chunks, find, hold, insert_unique, page, update_unique
+from mixpeek_dagster.catalog.rows import chunks, hold, page
 from mixpeek_dagster.errors import NotFound, Transient
-from mixpeek_dagster.models.ids import BucketId, ConnectionId, NamespaceId, SyncId, SyncJobId
-from mixpeek_dagster.models.syncs import REQUEUED, Connection, Counters, Sync, SyncStatus
+from mixpeek_dagster.models.ids import BucketId, NamespaceId, SyncId, SyncJobId
+from mixpeek_dagster.models.syncs import REQUEUED, Counters, Sync, SyncStatus
 
-_syncs, _keys, _jobs, _connections = tables.syncs, tables.source_keys, tables.sync_jobs, tables.connections
+_syncs, _keys, _jobs = tables.syncs, tables.source_keys, tables.sync_jobs
 _dead_letters = request_tables.dead_letters
 
 
@@ -56,53 +57,10 @@ class LockLost(Transient):
     """Another process has taken the sync over; nothing of this step was recorded."""
 
 
-class SyncRecords:
+class SyncRecords(ConnectionRecords):
     def __init__(self, connection: Database) -> None:
-        self._connection = connection
+        super().__init__(connection)
         self._pages = ListedPageRecords(connection)  # whatever writes keys forgets the pages they are in
-
-    # Connections
-
-    def add_connection(self, connection: Connection, *, body: dict[str, Any], secrets: str | None) -> None:
-        """`body` is the config without its secrets, `secrets` their ciphertext."""
-        row = connection.model_dump(exclude={"config"}) | {"body": body, "secrets": secrets}
-        taken = f"Connection name {connection.name!r} is taken; choose another."
-        insert_unique(self._connection, _connections, row, taken=taken)
-
-    def connection(self, identifier: str) -> tuple[Connection, str | None]:
-        """By id or name, with the ciphertext of its secrets.
-
-        Raises:
-            NotFound: there is none.
-        """
-        row = find(self._connection, _connections, identifier, id="connection_id", name="name")
-        if row is None:
-            raise NotFound(f"No connection {identifier!r}.")
-        return _connection(row), row.secrets
-
-    def connections(self) -> list[Connection]:
-        """Every connection that somebody named, oldest first; those given inline with a sync belong to it."""
-        return [one for one in self.all_connections() if one.name != one.connection_id]
-
-    def all_connections(self) -> list[Connection]:
-        """Every connection, oldest first."""
-        query = select(_connections).order_by(_connections.c.created_at, _connections.c.connection_id)
-        return [_connection(row) for row in self._connection.execute(query)]
-
-    def put_connection(self, connection: Connection, *, body: dict[str, Any], secrets: str | None) -> None:
-        """Replace a connection. Raises AlreadyExists for a taken name."""
-        row = connection.model_dump(exclude={"config", "created_at"}) | {"body": body, "secrets": secrets}
-        changed = update(_connections).where(_connections.c.connection_id == connection.connection_id).values(row)
-        update_unique(self._connection, changed, taken=f"Connection name {connection.name!r} is taken; choose another.")
-
-    def swap_secrets(self, connection_id: ConnectionId, *, old: str | None, new: str, now: str) -> bool:
-        """Replace a connection's secrets, if they are still `old`."""
-        same = _connections.c.secrets.is_(None) if old is None else _connections.c.secrets == old
-        changed = update(_connections).where(_connections.c.connection_id == connection_id, same)
-        return self._connection.execute(changed.values(secrets=new, updated_at=now)).rowcount == 1
-
-    def remove_connection(self, connection_id: ConnectionId) -> None:
-        self._connection.execute(delete(_connections).where(_connections.c.connection_id == connection_id))
 
     # Syncs
 
@@ -188,12 +146,6 @@ class SyncRecords:
         for sync in self.all(bucket_id):
             self.remove(sync.sync_id)
             self.remove_unnamed_connection(sync.connection_id)
-
-    def remove_unnamed_connection(self, connection_id: str) -> None:
-        """Delete a connection that was given inline with a sync, and so has no name of its own, once no sync uses it."""
-        used = select(_syncs.c.sync_id).where(_syncs.c.connection_id == connection_id).exists()
-        unnamed = and_(_connections.c.connection_id == connection_id, _connections.c.name == connection_id)
-        self._connection.execute(delete(_connections).where(unnamed, ~used))
 
     # Passes
 
@@ -392,12 +344,6 @@ def _due(now: str) -> Any:
     free = or_(_syncs.c.locked_by.is_(None), _syncs.c.lock_expires_at < now)
     asked = or_(_syncs.c.triggered_at.is_not(None), _syncs.c.next_pass_at <= now)
     return and_(free, asked, _syncs.c.status.not_in([SyncStatus.SUSPENDED]))
-
-
-def _connection(row: Row[Any]) -> Connection:
-    fields = dict(row._mapping)
-    fields.pop("secrets")
-    return Connection(config=fields.pop("body"), **fields)
 
 
 def _value(row: Row[Any]) -> Sync:
