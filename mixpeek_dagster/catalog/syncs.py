@@ -186,6 +186,14 @@ class SyncRecords(ConnectionRecords):
             raise NotFound(f"No job {job_id!r} of sync {sync_id}.")
         return row
 
+    def prune_jobs(self, *, before: str, limit: int) -> int:
+        """Forget passes that began before a time and have ended, at most `limit`; how many."""
+        of_syncs = select(_jobs.c.sync_job_id).join(
+            _syncs, _syncs.c.sync_id == _jobs.c.sync_id
+        )  # one range of the index for each
+        old = of_syncs.where(_jobs.c.started_at < before, _jobs.c.completed_at.is_not(None)).limit(limit)
+        return self._connection.execute(delete(_jobs).where(_jobs.c.sync_job_id.in_(old))).rowcount
+
     # Dead letters: keys that cannot become objects as they are
 
     def dead_letters(
