@@ -153,9 +153,9 @@ def patch(body: SyncPatch, warehouse: Opened, sync: InSync) -> SyncAnswer:
 
 @router.delete("/{sync_id}")
 def delete(warehouse: Opened, sync: InSync) -> dict[str, Any]:
-    """Delete a sync. Its objects and their documents stay; files that wait to be read end as failures."""
+    """Delete a sync. Its objects and their documents stay, and a sync that is made again for the same place takes them over."""
     with warehouse.catalog.transaction() as records:
-        pipeline.delete_sync(records, sync, settings=warehouse.settings, now=warehouse.now())
+        pipeline.delete_sync(records, warehouse, sync, now=warehouse.now())
     return {"success": True, "message": "Successfully deleted", "sync_config_id": sync.sync_id}
 
 

@@ -74,6 +74,17 @@ dead_letters = Table(
     Column("created_at", Bytewise, nullable=False),
 )
 
+# Deleted syncs whose keys are kept for one that follows the same place again.
+left_syncs = Table(
+    "left_syncs",
+    metadata,
+    _id("sync_id", primary=True),
+    _in("bucket_id", "buckets.bucket_id"),
+    Column("place", Text, nullable=False),
+    Column("created_at", Bytewise, nullable=False),
+    Index("left_syncs_of_bucket", "bucket_id"),
+)
+
 # Objects that are kept, but that nothing is made of.
 disabled_objects = Table(
     "disabled_objects",

@@ -14,6 +14,7 @@ from mixpeek_dagster.catalog import request_tables, tables
 from mixpeek_dagster.catalog.connections import ConnectionRecords
 from mixpeek_dagster.catalog.listed_pages import ListedPageRecords
 from mixpeek_dagster.catalog.rows import chunks, hold, page
+from mixpeek_dagster.catalog.shared_keys import SharedKeyRecords
 from mixpeek_dagster.errors import NotFound, Transient
 from mixpeek_dagster.models.ids import BucketId, NamespaceId, SyncId, SyncJobId
 from mixpeek_dagster.models.syncs import REQUEUED, Counters, Sync, SyncStatus
@@ -70,6 +71,14 @@ class SyncRecords(ConnectionRecords):
     def hold(self, sync_id: SyncId) -> None:
         """Keep other transactions from changing it until this one ends."""
         hold(self._connection, _syncs.c.sync_id, sync_id)
+
+    def take_turn(self, bucket_id: BucketId) -> None:
+        """Keep the bucket's other syncs from registering files until this transaction ends: they may be the same files."""
+        oldest = select(_syncs.c.sync_id).where(_syncs.c.bucket_id == bucket_id).order_by(_syncs.c.created_at, _syncs.c.sync_id)
+        while (first := self._connection.execute(oldest.limit(1)).scalar()) is not None:
+            self.hold(first)
+            if self._connection.execute(oldest.limit(1)).scalar() == first:
+                return
 
     def get(self, sync_id: str, *, namespace_id: NamespaceId | None = None, bucket_id: BucketId | None = None) -> Sync:
         """By id.
@@ -136,8 +145,9 @@ class SyncRecords(ConnectionRecords):
         where = [_syncs.c.sync_id == sync_id] + ([_syncs.c.locked_by == owner] if owner else [])
         self._connection.execute(update(_syncs).where(*where).values(locked_by=None, lock_expires_at=None))
 
-    def remove(self, sync_id: SyncId) -> None:
-        self._connection.execute(delete(_keys).where(_keys.c.sync_id == sync_id))
+    def remove(self, sync_id: SyncId, *, keeps_keys: bool = False) -> None:
+        if not keeps_keys:
+            self._connection.execute(delete(_keys).where(_keys.c.sync_id == sync_id))
         self._pages.forget(sync_id)
         self._connection.execute(delete(_syncs).where(_syncs.c.sync_id == sync_id))
 
@@ -146,6 +156,7 @@ class SyncRecords(ConnectionRecords):
         for sync in self.all(bucket_id):
             self.remove(sync.sync_id)
             self.remove_unnamed_connection(sync.connection_id)
+        SharedKeyRecords(self._connection).forget_bucket(bucket_id)
 
     # Passes
 

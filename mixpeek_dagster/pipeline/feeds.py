@@ -15,7 +15,8 @@ from mixpeek_dagster.models.ids import SyncId
 from mixpeek_dagster.models.syncs import Counters, Phase, Sync, SyncStatus
 from mixpeek_dagster.pipeline.intake import Intake
 from mixpeek_dagster.pipeline.merge import ask_for, believed_deletes, compare, config_hash
-from mixpeek_dagster.pipeline.removal import finish_removals, remove_objects
+from mixpeek_dagster.pipeline.removal import finish_removals
+from mixpeek_dagster.pipeline.sharing import let_go
 from mixpeek_dagster.pipeline.syncs import LOCK_S
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.storage.feed import FeedSource, News
@@ -124,11 +125,12 @@ def _look(warehouse: Warehouse, sync_id: SyncId, news: News, doubt: Doubt | None
     gone = [key for key, entry in zip(keys, entries) if entry is None]
     if doubt is not None and gone and not source.list_page(limit=1).entries:
         gone = []  # an unmounted or emptied folder looks like this: a pass asks before it deletes
-    intake = Intake(sync, bucket, source, again=doubt.again if doubt is not None else 0)
+    intake = Intake(warehouse, sync, bucket, source, again=doubt.again if doubt is not None else 0)
     cursor = sync.cursor.model_copy(update={"generation": sync.cursor.generation + 1, "pass_hash": pass_hash})
     position = sync.cursor.feed_position if doubt is not None else news.position
     with warehouse.catalog.transaction() as records:
         now = warehouse.now()
+        records.syncs.take_turn(sync.bucket_id)
         rows = {key: row[:6] for key, row in records.syncs.keys_named(sync_id, keys).items()}
         present = {entry.key: rows[entry.key] for entry in there if entry.key in rows}
         found = compare(records, intake, cursor, Page(there, None), present, source=source, room=0, now=now)
@@ -136,8 +138,8 @@ def _look(warehouse: Warehouse, sync_id: SyncId, news: News, doubt: Doubt | None
         doomed = [rows[key] for key in gone if key in rows] if sync.spec.reconcile.on_delete else []
         is_too_many = len(doomed) > _believed(sync, doubt)
         doomed = [] if is_too_many else doomed
-        lost = [str(row[5]) for row in doomed if row[5]]
-        remove_objects(records, warehouse, [*found.taken.drifted_out, *lost], now=now)
+        let_go(records, warehouse, sync, found.taken.drifted_out, now=now)
+        let_go(records, warehouse, sync, {row[0]: str(row[5]) for row in doomed if row[5]}, now=now, are_gone=True)
         records.syncs.remove_keys(sync_id, [row[0] for row in doomed])
         intake.fill_batches(records, found.taken.object_ids, settings=warehouse.settings, cursor=cursor, now=now)
         intake.close_batches(records, settings=warehouse.settings, now=now)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mixpeek_dagster.catalog import Records
+from mixpeek_dagster.catalog.shared_keys import KnownFile
 from mixpeek_dagster.catalog.syncs import ARCHIVED_WORDS, KeyState, SourceKey
 from mixpeek_dagster.errors import SchemaViolation
 from mixpeek_dagster.models.batches import Batch, BatchStatus
@@ -15,6 +16,8 @@ from mixpeek_dagster.models.objects import Blob, ObjectStatus, StoredObject
 from mixpeek_dagster.models.syncs import REQUEUED, Sync, SyncCursor
 from mixpeek_dagster.pipeline.batches import submit
 from mixpeek_dagster.pipeline.events import tell_objects
+from mixpeek_dagster.pipeline.sharing import SharedFile, files_elsewhere
+from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.provider import Entry, ObjectSource
 
@@ -29,15 +32,18 @@ AGAIN = "looked_again"
 class Taken:
     """What becomes of a page's new and changed files. `object_ids` have to be extracted; `drifted_out` fit the filters no more.
 
+    What a deleted sync left is `inherited`; of its objects those that are still to be extracted are `waiting`.
     `stopped_at` is the first key that was not looked at any more, when there was no room for another object.
     """
 
     object_ids: list[ObjectId] = field(default_factory=list)
-    drifted_out: list[str] = field(default_factory=list)
+    drifted_out: dict[bytes, str] = field(default_factory=dict)
     keys: list[SourceKey] = field(default_factory=list)
     gone_keys: list[bytes] = field(default_factory=list)
     created: list[StoredObject] = field(default_factory=list)
     replaced: list[StoredObject] = field(default_factory=list)
+    inherited: list[KnownFile] = field(default_factory=list)
+    waiting: list[ObjectId] = field(default_factory=list)
     size_change: int = 0
     read_bytes: int = 0
     new_keys: int = 0
@@ -58,8 +64,9 @@ class Taken:
 class Intake:
     """Registers files of one sync's source as objects of its bucket."""
 
-    def __init__(self, sync: Sync, bucket: Bucket, source: ObjectSource, *, again: int = 0) -> None:
+    def __init__(self, warehouse: Warehouse, sync: Sync, bucket: Bucket, source: ObjectSource, *, again: int = 0) -> None:
         """`again` marks the batches that are made: see `feeds.look_at`."""
+        self._warehouse = warehouse
         self._sync = sync
         self._bucket = bucket
         self._source = source
@@ -85,13 +92,42 @@ class Intake:
         """
         taken = Taken()
         current = records.objects.named([row[5] for _, row in fresh if row and row[5]]) if fresh else {}
+        unknown = [entry.key for entry, row in fresh if not (row and row[5] in current)]
+        elsewhere = files_elsewhere(records, self._warehouse, self._sync, unknown)
         for entry, row in fresh:
             if room is not None and taken.new + taken.changed >= room:
                 taken.stopped_at = entry.key
                 break
             existing = current.get(row[5]) if row and row[5] else None
+            shared = elsewhere.get(entry.key)
+            if shared is not None and (kind := self._property(entry)) is not None:
+                if self._takes_over(taken, shared, entry, row, kind):
+                    continue
+                existing = shared.stored
             self._decide(taken, entry, row, existing, generation=generation, drifted=drifted, now=now)
         return taken
+
+    def _takes_over(self, taken: Taken, shared: SharedFile, entry: Entry, row: Row | None, kind: str) -> bool:
+        """Note the object that another sync has of a file, or has left; False when the file has changed since, or makes another."""
+        stored = shared.stored
+        taken.inherited += [shared.known] if shared.is_left else []
+        if shared.is_left:
+            path = self._source.relative(entry.key)
+            is_fit = _is_made_of(stored, entry, kind) and stored.fields.get("path") == path and not self._says_more(stored, entry)
+        else:
+            is_fit = self._sync.spec.skip_duplicates and _holds(stored, entry)
+        if not is_fit and self._sync.spec.reconcile.on_update:
+            return False
+        blob = stored.blobs[0]
+        taken.new_keys += row is None
+        taken.keys.append(
+            SourceKey(entry.key, stored.size_bytes, blob.etag, blob.version, KeyState.LIVE, stored.object_id, entry.modified_at)
+        )
+        if shared.is_left and stored.status is not ObjectStatus.COMPLETED:
+            taken.waiting.append(stored.object_id)
+            taken.object_ids.append(stored.object_id)
+            taken.read_bytes += entry.size
+        return True
 
     def _decide(
         self,
@@ -113,7 +149,7 @@ class Intake:
             taken.skipped_bytes += entry.size
             if row is not None and (existing is None or reconcile.on_filter_drift):
                 taken.gone_keys.append(entry.key)
-                taken.drifted_out += [existing.object_id] if existing else []
+                taken.drifted_out |= {entry.key: existing.object_id} if existing else {}
             return
         if row is not None and same and len(row) > 6 and row[6] == generation:
             return  # this listing has named it before
@@ -122,6 +158,10 @@ class Intake:
         # A listing does not tell that a file is restored for a while: who requeues it says so.
         archived = entry.storage_class in ARCHIVED and not (row is not None and row[2] == REQUEUED)
         if same and not drifted and (state is KeyState.REJECTED or (state is KeyState.ARCHIVED and archived)):
+            return
+        if existing is not None and existing.sync_id != self._sync.sync_id and row is not None and _holds(existing, entry):
+            if not same or state is not KeyState.LIVE:  # another sync has seen it already
+                taken.keys.append(_key(entry, KeyState.LIVE, existing.object_id))
             return
         if (
             same
@@ -161,6 +201,10 @@ class Intake:
         """Write what was decided."""
         records.objects.add(taken.created)
         records.objects.put(taken.replaced)
+        records.shared_keys.give([one.object_id for one in taken.inherited], self._sync.sync_id)
+        records.shared_keys.forget(taken.inherited)
+        if taken.waiting:
+            records.objects.set_status(taken.waiting, ObjectStatus.PENDING, now=self._warehouse.now())
         records.syncs.put_keys(self._sync.sync_id, taken.keys, generation=generation)
         records.syncs.remove_keys(self._sync.sync_id, taken.gone_keys)
         records.buckets.count(self._bucket.bucket_id, objects=taken.new, size_bytes=taken.size_change)
@@ -295,10 +339,15 @@ class Intake:
             submit(records, batch, settings=settings, now=now)
 
 
+def _holds(stored: StoredObject, entry: Entry) -> bool:
+    """Whether the object holds this revision of the file."""
+    blob = stored.blobs[0] if stored.blobs else None
+    return blob is not None and (blob.etag, blob.version) == (entry.etag, entry.version)
+
+
 def _is_made_of(stored: StoredObject, entry: Entry, kind: str) -> bool:
     """Whether the object holds this revision of the file, under the property it belongs to now."""
-    blob = stored.blobs[0] if stored.blobs else None
-    return blob is not None and (blob.etag, blob.version, blob.property) == (entry.etag, entry.version, kind)
+    return _holds(stored, entry) and stored.blobs[0].property == kind
 
 
 def _mime(entry: Entry, path: str) -> str:

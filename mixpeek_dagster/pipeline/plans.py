@@ -108,7 +108,7 @@ class _Planner:
     def __init__(self, warehouse: Warehouse, sync: Sync, bucket: Bucket, scratch: Scratch) -> None:
         self.warehouse, self.sync, self.scratch, self.sums = warehouse, sync, scratch, _Sums()
         self.source: ObjectSource = warehouse.source(sync)
-        self.intake = Intake(sync, bucket, self.source)
+        self.intake = Intake(warehouse, sync, bucket, self.source)
         self.cursor, pass_hash = sync.cursor, config_hash(sync, bucket, place=self.source.uri)
         if self.cursor.phase is Phase.IDLE or self.cursor.pass_hash != pass_hash:
             self.cursor = first_cursor(sync, self.source, pass_hash=pass_hash)

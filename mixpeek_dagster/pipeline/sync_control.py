@@ -19,6 +19,7 @@ from mixpeek_dagster.pipeline.batches import submit
 from mixpeek_dagster.pipeline.connections import make_connection, open_config, unseal
 from mixpeek_dagster.pipeline.creation import checked_spec, create_sync, validation_words
 from mixpeek_dagster.pipeline.kept_tokens import HeldTokens, sealed_tokens
+from mixpeek_dagster.pipeline.sharing import leave_files
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.connect import FSSPEC, canonical, open_source, read_config
@@ -104,18 +105,20 @@ def resume(records: Records, sync: Sync, *, now: str) -> None:
         records.syncs.set(sync.sync_id, now=now, status=status, next_pass_at=now)
 
 
-def delete_sync(records: Records, sync: Sync, *, settings: Settings, now: str) -> None:
-    """Delete a sync, with its connection if that was made for it alone. Its objects and their documents stay.
+def delete_sync(records: Records, warehouse: Warehouse, sync: Sync, *, now: str) -> None:
+    """Delete a sync, with its connection if that was made for it alone. Its objects and their documents stay; a sync that is made
+    again for the same place takes them over.
 
     Objects in the batch that it was filling are submitted: what waits to be read ends with the reason, and does not wait for ever.
     """
+    records.syncs.take_turn(sync.bucket_id)
     records.syncs.hold(sync.sync_id)
     left = [] if sync.spec.skip_batch_submission else records.batches.open_of_sync(sync.sync_id)
     for batch in left:
         records.batches.hold(batch.batch_id)
         with suppress(BadRequest):  # an empty one, or one that goes to collections that cannot take it
-            submit(records, batch, settings=settings, now=now)
-    records.syncs.remove(sync.sync_id)
+            submit(records, batch, settings=warehouse.settings, now=now)
+    records.syncs.remove(sync.sync_id, keeps_keys=leave_files(records, warehouse, sync, now=now))
     records.syncs.remove_unnamed_connection(sync.connection_id)
 
 

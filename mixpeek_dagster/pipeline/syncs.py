@@ -33,7 +33,8 @@ from mixpeek_dagster.pipeline.merge import (
     room_of,
     unordered_cursor,
 )
-from mixpeek_dagster.pipeline.removal import finish_removals, remove_objects
+from mixpeek_dagster.pipeline.removal import finish_removals
+from mixpeek_dagster.pipeline.sharing import let_go
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.storage.provider import ObjectSource, Page
 
@@ -86,7 +87,7 @@ class _Pass:
         self.sync = sync
         self.cursor = sync.cursor
         self.source: ObjectSource = warehouse.source(sync)
-        self.intake = Intake(sync, bucket, self.source)
+        self.intake = Intake(warehouse, sync, bucket, self.source)
         self.started = time.perf_counter()
         self.pass_hash = config_hash(sync, bucket, place=self.source.uri)
 
@@ -155,6 +156,7 @@ class _Pass:
             return self._pass_over(known, page)
         before, now = self.cursor, self.warehouse.now()
         with self.warehouse.catalog.transaction() as records:
+            records.syncs.take_turn(self.sync.bucket_id)
             rows = registered(records, self.sync, before, page)
             room = room_of(before, self.sync.spec)
             found = compare(records, self.intake, before, page, rows, source=self.source, room=room, now=now)
@@ -163,7 +165,7 @@ class _Pass:
                 first_seen = records.syncs.mark_seen(self.sync.sync_id, found.known, generation=before.generation)
                 is_idle = not first_seen and len(found.known) == len(found.entries)
             self.intake.record(records, found.taken, generation=before.generation)
-            remove_objects(records, self.warehouse, found.taken.drifted_out, now=now)
+            let_go(records, self.warehouse, self.sync, found.taken.drifted_out, now=now)
             self.intake.fill_batches(records, found.taken.object_ids, settings=self.warehouse.settings, cursor=before, now=now)
             newly = [row[0] for row in found.absent if row[4] != KeyState.MISSING]
             records.syncs.set_key_state(self.sync.sync_id, newly, KeyState.MISSING)
@@ -219,7 +221,9 @@ class _Pass:
         back = [key.key for key, entry in zip(missing, there) if entry is not None]
         with self.warehouse.catalog.transaction() as records:
             now = self.warehouse.now()
-            remove_objects(records, self.warehouse, [key.object_id for key in gone if key.object_id], now=now)
+            records.syncs.take_turn(self.sync.bucket_id)
+            lost = {key.key: key.object_id for key in gone if key.object_id}
+            let_go(records, self.warehouse, self.sync, lost, now=now, are_gone=True)
             records.syncs.remove_keys(sync_id, [key.key for key in gone])
             records.syncs.found_again(sync_id, back)
             counters = self.cursor.counters.plus(deleted=len(gone), seconds=self._lap())

@@ -959,4 +959,4 @@ def test_drafts_that_a_sync_was_not_to_submit_outlive_it(library: Library) -> No
 
 def delete(library: Library) -> None:
     with library.warehouse.catalog.transaction() as records:
-        delete_sync(records, library.now(), settings=library.warehouse.settings, now=library.warehouse.now())
+        delete_sync(records, library.warehouse, library.now(), now=library.warehouse.now())
