@@ -1,6 +1,7 @@
 """A file that several syncs of a bucket follow is one object, whichever of them comes, changes, or goes."""
 
 import random
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -11,10 +12,11 @@ from mixpeek_dagster.models.objects import ObjectStatus
 from mixpeek_dagster.models.syncs import Sync
 from mixpeek_dagster.pipeline.plans import plan_sync
 from mixpeek_dagster.pipeline.sync_control import delete_sync, pause
+from mixpeek_dagster.pipeline.syncs import advance
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.testing import FakeIndex, FakeSource
-from tests.pipeline.test_syncs_fuzz import mutate
+from tests.pipeline.test_syncs_fuzz import SEEDS, mutate
 from tests.pipeline.worlds import Clock, Library
 
 
@@ -257,7 +259,34 @@ def test_a_deleted_object_that_two_syncs_have_comes_back_once(library: Library) 
     assert len(library.objects()) == 1
 
 
-@pytest.mark.parametrize("seed", range(6))
+def test_passes_of_two_syncs_at_one_moment_make_one_object_of_a_file(library: Library) -> None:
+    library.world.page_size = 3
+    fill(library, *(f"f{number:03d}.txt" for number in range(90)))
+    syncs = [another(library), library.sync]
+    together, failures = threading.Barrier(2), list[str]()
+
+    def follow(sync: Sync) -> None:
+        together.wait(30)
+        for _ in range(200):
+            progress = advance(library.warehouse, sync.sync_id, budget_s=0, force=True)
+            if progress is not None and progress.error is not None:
+                failures.append(progress.error)
+            if progress is None or progress.finished:
+                return
+
+    threads = [threading.Thread(target=follow, args=[one]) for one in syncs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    owners = [one.sync_id for one in library.objects().values()]
+    assert len(owners) == 90
+    for library.sync in syncs:
+        assert len(library.keys()) == 90
+
+
+@pytest.mark.parametrize("seed", range(SEEDS // 2))
 @pytest.mark.parametrize("order", ["bytes", "shuffled"])
 def test_whatever_overlapping_syncs_do_every_file_is_one_object(library: Library, order: Any, seed: int) -> None:
     chance = random.Random(f"shared {order}{seed}")
