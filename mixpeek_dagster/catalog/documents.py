@@ -155,6 +155,14 @@ class DocumentRecords:
             found.update((row.document_id, document_of(row)) for row in self._connection.execute(query))
         return found
 
+    def existing(self, document_ids: Iterable[str]) -> set[str]:
+        """Those of the ids that documents have."""
+        found: set[str] = set()
+        for chunk in chunks(list(document_ids)):
+            query = select(_documents.c.document_id).where(_documents.c.document_id.in_(chunk))
+            found.update(self._connection.execute(query.where(_documents.c.state != DocumentState.DELETING)).scalars())
+        return found
+
     def of_part(self, partition_key: str, collection_ids: Sequence[str], *, after: str, limit: int) -> list[Document]:
         """Documents that one part wrote into these collections, by id: what the next tier reads."""
         query = select(_documents).where(
@@ -173,6 +181,16 @@ class DocumentRecords:
             if collection_id is not None:
                 query = query.where(_documents.c.collection_id == collection_id)
             found.extend(document_of(row) for row in self._connection.execute(query))
+        return found
+
+    def revisions(self, collection_id: CollectionId, sources: Iterable[str], *, by: str) -> dict[str, int]:
+        """The latest revision of each source that has documents in a collection; `by` as for `stale`."""
+        found: dict[str, int] = {}
+        column = _documents.c[by]
+        query = select(column, func.max(_documents.c.revision)).where(_documents.c.collection_id == collection_id)
+        for chunk in chunks(list(sources)):
+            rows = self._connection.execute(query.where(column.in_(chunk)).group_by(column))
+            found.update((row[0], row[1]) for row in rows)
         return found
 
     def stale(
@@ -258,15 +276,19 @@ class DocumentRecords:
                 update(_documents).where(_documents.c.document_id.in_(chunk)).values(state=state, updated_at=now)
             )
 
-    def mark_indexed(self, written: Sequence[tuple[str, str]]) -> None:
-        """Documents whose write reached the index, as (id, memo key): one that changed meanwhile stays pending."""
+    def mark_indexed(self, written: Sequence[tuple[str, str]]) -> int:
+        """Documents whose write reached the index, as (id, memo key): one that changed meanwhile stays pending. How many are."""
         if written:
             statement = update(_documents).where(
                 _documents.c.document_id == bindparam("_id"),
                 _documents.c.memo_key == bindparam("_memo"),
                 _documents.c.state == DocumentState.PENDING,
             )
-            self._connection.execute(statement.values(state=DocumentState.INDEXED), [{"_id": i, "_memo": m} for i, m in written])
+            done = self._connection.execute(
+                statement.values(state=DocumentState.INDEXED), [{"_id": i, "_memo": m} for i, m in written]
+            )
+            return done.rowcount
+        return 0
 
     def not_indexed(self, collection_id: CollectionId, *, before: str, limit: int, state: DocumentState) -> list[Document]:
         """Documents that have been in a passing state since before a time: a crash left them pending or deleting."""

@@ -5,6 +5,7 @@ from typing import Any
 from typing import cast as cast_type
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Row,
     Text,
@@ -33,6 +34,7 @@ from mixpeek_dagster.models.documents import DocumentState
 from mixpeek_dagster.models.filters import Filter
 from mixpeek_dagster.models.ids import BucketId, CollectionId, NamespaceId, ObjectId, SyncId
 from mixpeek_dagster.models.objects import GIVEN_UP, MAX_TRIES, ObjectStatus, StoredObject
+from mixpeek_dagster.models.syncs import SyncStatus
 
 _table, _keys, _disabled = tables.objects, request_tables.object_keys, request_tables.disabled_objects
 _COLUMNS = ("object_id", "bucket_id", "namespace_id", "key_prefix", "sync_id", "status", "error", "size_bytes", "revision")
@@ -58,7 +60,7 @@ class ObjectRecords:
                 .where(_table.c.object_id == bindparam("_id"))
                 .values({name: bindparam(name) for name in changeable})
             )
-            rows = [_row(stored) for stored in objects]
+            rows = [_row(stored) for stored in sorted(objects, key=lambda stored: stored.object_id)]  # as `hold_all` takes them
             self._connection.execute(
                 statement, [{name: row[name] for name in changeable} | {"_id": row["object_id"]} for row in rows]
             )
@@ -66,6 +68,18 @@ class ObjectRecords:
     def hold(self, object_id: str) -> None:
         """Keep other transactions from changing it until this one ends."""
         hold(self._connection, _table.c.object_id, object_id)
+
+    def hold_all(self, object_ids: Iterable[str]) -> dict[str, int]:
+        """Keep other transactions from changing objects until this one ends: the revisions of those that exist. Everybody takes them in
+        the order of their ids, so that nobody waits for somebody who waits."""
+        found: dict[str, int] = {}
+        for chunk in chunks(sorted(set(object_ids))):
+            query = (
+                select(_table.c.object_id, _table.c.revision).where(_table.c.object_id.in_(chunk)).order_by(_table.c.object_id)
+            )
+            rows = self._connection.execute(query.with_for_update(key_share=True))
+            found.update((row.object_id, row.revision) for row in rows)
+        return found
 
     def get(self, object_id: str, *, namespace_id: NamespaceId, bucket_id: BucketId | None = None) -> StoredObject:
         """By id inside a namespace (and bucket).
@@ -238,14 +252,14 @@ class ObjectRecords:
 
     def failed_of_sync(self, sync_id: SyncId, *, dead: bool, limit: int, offset: int = 0) -> tuple[list[StoredObject], int]:
         """A sync's failed objects by id, and how many there are: those that may be tried again, or the `dead` letters."""
-        enough = _table.c.tries.between(MAX_TRIES, GIVEN_UP - 1) if dead else _table.c.tries < MAX_TRIES
+        enough = _is_dead(sync_id) if dead else _table.c.tries < MAX_TRIES
         where = (_table.c.sync_id == sync_id, _table.c.status == ObjectStatus.FAILED, enough)
         rows, total = page(self._connection, select(_table).where(*where), order=[_table.c.object_id], limit=limit, offset=offset)
         return [_value(row) for row in rows], total
 
     def set_tries(self, sync_id: SyncId, tries: int) -> int:
         """Let a sync's dead letters be tried again (0), or be shown no more (`GIVEN_UP`); how many."""
-        dead = (_table.c.status == ObjectStatus.FAILED, _table.c.tries.between(MAX_TRIES, GIVEN_UP - 1))
+        dead = (_table.c.status == ObjectStatus.FAILED, _is_dead(sync_id))
         return self._connection.execute(update(_table).where(_table.c.sync_id == sync_id, *dead).values(tries=tries)).rowcount
 
     def remove(self, object_ids: Sequence[str]) -> tuple[int, int]:
@@ -258,6 +272,12 @@ class ObjectRecords:
             count, size = count + found, size + int(bytes_)
             self._connection.execute(delete(_table).where(_table.c.object_id.in_(chunk)))
         return count, size
+
+
+def _is_dead(sync_id: SyncId) -> ColumnElement[bool]:
+    """Nothing tries such a failed object again by itself: it was tried often enough, or no pass of its sync follows."""
+    done = select(tables.syncs.c.sync_id).where(tables.syncs.c.sync_id == sync_id, tables.syncs.c.status == SyncStatus.COMPLETED)
+    return or_(_table.c.tries.between(MAX_TRIES, GIVEN_UP - 1), and_(_table.c.tries < MAX_TRIES, done.exists()))
 
 
 def _row(stored: StoredObject) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
@@ -34,7 +35,7 @@ def bucket_metadata(bucket: Bucket, reports: Sequence[SyncReport]) -> tuple[dict
         if numbers:
             metadata[name] = round(sum(numbers), 3)
         elif len(facts) == 1:
-            metadata[name] = values[0]
+            metadata[name] = _shown(name, str(values[0]))
     if len(facts) > 1:
         rows = [dg.TableRecord({name: one.get(name) for name in names}) for one in facts]
         metadata["syncs"] = dg.MetadataValue.table(records=rows)
@@ -71,6 +72,12 @@ def step_metadata(collection: Collection, report: StepReport, *, thumbnails: boo
     if thumbnails and report.images:
         metadata["thumbnails"] = dg.MetadataValue.md(_gallery(report.images))
     return metadata
+
+
+def _shown(name: str, value: str) -> Any:
+    """A moment as Dagster shows moments: in the person's own time zone."""
+    is_moment = name.endswith(" pass") and value[:1].isdigit()
+    return dg.MetadataValue.timestamp(datetime.fromisoformat(value)) if is_moment else value
 
 
 def _same_columns(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

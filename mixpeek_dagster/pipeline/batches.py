@@ -19,13 +19,25 @@ from mixpeek_dagster.errors import (
     UrlRefused,
     WrongState,
 )
-from mixpeek_dagster.models.batches import Batch, BatchPart, BatchStatus, DedupStrategy, PartStatus, Step, fold, partition_key
+from mixpeek_dagster.models.batches import (
+    Batch,
+    BatchPart,
+    BatchStatus,
+    DedupStrategy,
+    Failure,
+    PartStatus,
+    Step,
+    fold,
+    partition_key,
+)
 from mixpeek_dagster.models.collections import Collection, downstream_tiers
-from mixpeek_dagster.models.ids import BatchId, BucketId, CollectionId, NamespaceId, TaskId, new_id
+from mixpeek_dagster.models.ids import BatchId, BucketId, CollectionId, NamespaceId, ObjectId, TaskId, new_id
 from mixpeek_dagster.models.objects import ObjectStatus
 from mixpeek_dagster.settings import Settings
 
 MAX_STALLS = 5
+CAREFUL = MAX_STALLS - 1
+"""After so many runs in a row that died without recording anything, a run takes one item at a time: the next to die names the item."""
 HOPELESS = frozenset({ExtractionError.code, Invalid.code, SchemaViolation.code, UrlRefused.code})
 """Failures that are the object's own fault: another try would end the same way."""
 
@@ -178,7 +190,8 @@ def advance_step(records: Records, batch: Batch, part: BatchPart, step: Step, *,
     """
     if batch.status.is_terminal:
         return
-    if not records.batches.beat(part, run_id=run_id, now=now):
+    stalls = CAREFUL - 1 if part.stalls >= CAREFUL else 0  # what has killed runs may do so again: the next is careful, too
+    if not records.batches.beat(part, run_id=run_id, now=now, stalls=stalls):
         raise Superseded(f"Part {part.partition_key} was canceled or taken over by another run; run {run_id} stops.")
     records.batches.save_step(step)
 
@@ -198,18 +211,35 @@ def finish_step(
     return settle(records, batch.batch_id, settings=settings, now=now).status
 
 
-def _settle_objects(records: Records, batch: Batch, part: BatchPart, *, now: str) -> None:
-    """Say of a part's objects how they came out; a later batch that took one of them, because it changed meanwhile, says it."""
+def _settle_objects(records: Records, batch: Batch, part: BatchPart, *, now: str, error: str = "") -> None:
+    """Say of a part's objects how they came out; a later batch that took one of them, because it changed meanwhile, says it.
+
+    Args:
+        error: why the part ended before its end; what it has not come to fails with it.
+    """
     if batch.type != "BUCKET":
         return
     start = (part.part - 1) * batch.part_size
     failures = [one for one in records.batches.failures_of_part(batch.batch_id, part.part) if one.object_id]
     failed = {str(one.object_id): one.error for one in failures}
     hopeless = {str(one.object_id) for one in failures if one.error_type in HOPELESS}
-    items = [item for _, item in records.batches.items(batch.batch_id, start=start, stop=start + batch.part_size)]
-    mine = set(items) - records.objects.taken_later(items, batch)
-    records.objects.set_status([item for item in items if item in mine and item not in failed], ObjectStatus.COMPLETED, now=now)
-    records.objects.fail({item: error for item, error in failed.items() if item in mine}, hopeless=hopeless, now=now)
+    items = records.batches.items(batch.batch_id, start=start, stop=start + batch.part_size)
+    if error:
+        undone = _undone(records, part, start)
+        failed |= {item: error for position, item in items if position >= undone and item not in failed}
+    mine = {item for _, item in items} - records.objects.taken_later([item for _, item in items], batch)
+    records.objects.set_status(
+        [item for _, item in items if item in mine and item not in failed], ObjectStatus.COMPLETED, now=now
+    )
+    records.objects.fail({item: words for item, words in failed.items() if item in mine}, hopeless=hopeless, now=now)
+
+
+def _undone(records: Records, part: BatchPart, start: int) -> int:
+    """The position of the first item that some collection has not come to."""
+    steps = [one for one in records.batches.steps(part.batch_id, part=part.part) if one.status is not PartStatus.COMPLETED]
+    if any(one.tier or not one.after for one in steps):
+        return start  # how far a later tier has come, no position says
+    return min((int(one.after) + 1 for one in steps), default=start)
 
 
 def settle(records: Records, batch_id: BatchId, *, settings: Settings, now: str) -> Batch:
@@ -264,16 +294,48 @@ def _tell_collections(records: Records, batch: Batch, *, now: str) -> None:
 def fail_part(records: Records, part: BatchPart, error: str, *, settings: Settings, now: str, retry: bool) -> Batch | None:
     """A part's run ended without finishing it: queue it again, or fail it when `retry` is off or run after run records nothing.
 
+    Before it is failed, the item that the last of these runs was about fails alone, and the part goes on behind it.
+
     None when the part had ended already: the last step of a run records the end itself, and must not be undone.
     """
     running = (PartStatus.CLAIMED, PartStatus.RUNNING)
-    if retry and part.stalls + 1 < MAX_STALLS:
-        again = {"run_id": None, "run_key": None, "error": None, "stalls": part.stalls + 1}
+    stalls = part.stalls + 1
+    if retry and stalls <= MAX_STALLS and (stalls < MAX_STALLS or _lay_aside(records, part, error, now=now)):
+        again = {"run_id": None, "run_key": None, "error": None, "stalls": stalls}
         moved = records.batches.move_part(part, PartStatus.QUEUED, only_from=running, **again)
         return records.batches.get(part.batch_id) if moved else None
     if not records.batches.move_part(part, PartStatus.FAILED, only_from=running, error=error[:2000]):
         return None
+    _settle_objects(records, records.batches.get(part.batch_id), part, now=now, error=error[:2000] or "Its run failed.")
     return settle(records, part.batch_id, settings=settings, now=now)
+
+
+def _lay_aside(records: Records, part: BatchPart, error: str, *, now: str) -> bool:
+    """Fail the item that runs die of, and move the part's step behind it; False where it cannot be told which it is."""
+    batch = records.batches.get(part.batch_id)
+    steps = [one for one in records.batches.steps(part.batch_id, part=part.part) if one.status is PartStatus.RUNNING]
+    if part.status is not PartStatus.RUNNING or len(steps) != 1 or steps[0].tier:
+        return False
+    (running,) = steps
+    position = int(running.after) + 1 if running.after else (part.part - 1) * batch.part_size
+    items = records.batches.items(batch.batch_id, start=position, stop=min(position + 1, part.part * batch.part_size))
+    if not items:
+        return False
+    ((_, item),) = items
+    failure = Failure(
+        batch_id=batch.batch_id,
+        collection_id=running.collection_id,
+        item_id=item,
+        object_id=ObjectId(item) if batch.type == "BUCKET" else None,
+        part=part.part,
+        error_type="run_died",
+        error=f"The runs that worked on it died, {MAX_STALLS} in a row. The last one: {error}"[:2000],
+        created_at=now,
+    )
+    records.batches.add_failures([failure])
+    behind = {"after": str(position), "inputs": running.inputs + 1, "failed": running.failed + 1}
+    records.batches.save_step(running.model_copy(update=behind))
+    return True
 
 
 def cancel(records: Records, batch_id: BatchId, *, namespace_id: NamespaceId | None = None, now: str) -> tuple[Batch, list[str]]:

@@ -14,7 +14,7 @@ from mixpeek_dagster.models.documents import Document, DocumentState, Feature
 from mixpeek_dagster.models.filters import Filter
 from mixpeek_dagster.models.ids import BucketId, CollectionId, DocumentId, NamespaceId, ObjectId, derived_id, document_id, new_id
 from mixpeek_dagster.pipeline.answers import lineage_of
-from mixpeek_dagster.pipeline.extraction import index_documents
+from mixpeek_dagster.pipeline.indexing import index_documents
 from mixpeek_dagster.pipeline.removal import finish_removals, remove_documents
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 

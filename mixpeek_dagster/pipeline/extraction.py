@@ -23,12 +23,12 @@ from mixpeek_dagster.models.batches import Batch, BatchPart, Failure, Step
 from mixpeek_dagster.models.collections import Collection
 from mixpeek_dagster.models.documents import Document, DocumentState, Feature
 from mixpeek_dagster.models.ids import document_id
-from mixpeek_dagster.pipeline.batches import advance_step, failure_words, finish_step, open_step
+from mixpeek_dagster.pipeline.batches import CAREFUL, advance_step, failure_words, finish_step, open_step
+from mixpeek_dagster.pipeline.indexing import index_documents
 from mixpeek_dagster.pipeline.reading import LARGEST, SMALLEST, Item, Reader, images_of, lookup
 from mixpeek_dagster.pipeline.removal import finish_removals, remove_documents, space_of
 from mixpeek_dagster.pipeline.second_looks import SecondLooks
 from mixpeek_dagster.pipeline.warehouse import Warehouse
-from mixpeek_dagster.vectors.index import Point
 
 FETCH_THREADS = 8
 WAITED_S = 0.005
@@ -92,6 +92,8 @@ class _StepRun:
         self.asked: set[str] = set()
         self.broken: dict[str, Exception] = {}
         self.loading = False
+        self.careful = part.stalls >= CAREFUL
+        self._by = "root_object_id" if collection.source.type == "bucket" else "source_document_id"
         self.index_names = {vector.output: vector.index_name for vector in collection.vectors}
 
     def run(self, progress: Callable[[Step], None]) -> StepReport:
@@ -101,7 +103,9 @@ class _StepRun:
         started = time.perf_counter()
         with ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="fetch") as pool:
             windows = (partial(self._prepare, window, pool) for window in self.reader.windows(self.step.after))
-            with lookahead(windows) as ready:
+            if self.careful:
+                self.reader.window = 1
+            with lookahead(windows, by=0 if self.careful else 1) as ready:
                 for window in ready:
                     extractions = infer(self.extractor, window.prepared, threads=self.warehouse.settings.threads)
                     seconds, started = time.perf_counter() - started, time.perf_counter()
@@ -112,6 +116,8 @@ class _StepRun:
         return self.report
 
     def _tune(self, items: int, seconds: float) -> None:
+        if self.careful:
+            return
         if seconds < FAST_S and items >= self.reader.window:
             self.reader.window = min(2 * self.reader.window, LARGEST)
         elif seconds > SLOW_S:
@@ -179,49 +185,31 @@ class _StepRun:
         if awaited:  # the window before was still inferring them when this one was prepared
             with self.warehouse.catalog.reading() as records:
                 features |= records.documents.features(awaited)
-        documents: list[Document] = []
-        sources: list[tuple[str, int, str, int]] = []
+        made: dict[str, list[Document]] = {}
         failures: list[Failure] = []
-        skipped = 0
         for item in window.items:
             error = item.error or self.broken.get(item.memo_key)
-            if item.skip is not None:
-                skipped += 1
-            elif error is None:
+            if item.skip is None and error is None:
                 try:
-                    made = self._documents(item, features[item.memo_key], now=now)
+                    made[item.place] = self._documents(item, features[item.memo_key], now=now)
                 except Invalid as problem:
                     error = problem
-                else:
-                    documents += made
-                    source = item.upstream.document_id if item.upstream else item.item_id
-                    sources.append((source, _revision(item), self._identity(item), len(made)))
             if item.skip is None and error is not None:
                 failures.append(self._failure(item, error, now=now))
-        inferred = sum(1 for item in window.to_infer if item.error is None)
-        ok = len(window.items) - skipped - len(failures)
-        step = self.step.model_copy(
-            update={
-                "after": window.items[-1].place,
-                "inputs": self.step.inputs + len(window.items),
-                "documents": self.step.documents + len(documents),
-                "failed": self.step.failed + len(failures),
-                "inferred": self.step.inferred + inferred,
-                "reused": self.step.reused + ok - inferred,
-                "skipped": self.step.skipped + skipped,
-                "seconds": self.step.seconds + seconds,
-            }
-        )
         if self.is_projection:
             # The step moves on only when the index has the documents and the stale ones are on their way out.
             with self.warehouse.catalog.transaction() as records:
                 advance_step(records, self.batch, self.part, self.step, run_id=self.run_id, now=now)
+                _, documents = self._still_wanted(records, window, made)
                 self._write(records, fresh, documents, now=now)
             self._index(documents)
         with self.warehouse.catalog.transaction() as records:
+            items, documents = self._still_wanted(records, window, made)
+            step = self._moved_on(window, items, documents, failures, seconds=seconds)
             advance_step(records, self.batch, self.part, step, run_id=self.run_id, now=now)
             if not self.is_projection:
                 self._write(records, fresh, documents, now=now)
+            sources = [(_source(item), _revision(item), self._identity(item), len(made[item.place])) for item in items]
             self._remove_stale(records, sources, now=now)
             if self.part.attempt > 1:
                 done = [item.item_id for item in window.items if item.error is None]
@@ -238,6 +226,50 @@ class _StepRun:
             }
             sample = documents[: SAMPLES - len(self.report.rows)]
             self.report.rows += [{"file": files.get(document.root_object_id or ""), **document.payload} for document in sample]
+
+    def _still_wanted(
+        self, records: Records, window: _Window, made: Mapping[str, Sequence[Document]]
+    ) -> tuple[list[Item], list[Document]]:
+        """The items that documents were made of, and these documents; without those whose source went meanwhile, and those of which a
+        faster run has written a later revision. Their objects stay as they are until the transaction ends."""
+        items = [item for item in window.items if item.place in made]
+        revisions = records.objects.hold_all(item.object_id for item in items if item.object_id is not None)
+        upstream = records.documents.existing(item.upstream.document_id for item in items if item.upstream is not None)
+        items = [
+            item
+            for item in items
+            if (item.object_id is None or item.object_id in revisions)
+            and (item.upstream is None or item.upstream.document_id in upstream)
+        ]
+        changed = [_source(item) for item in items if revisions.get(item.object_id or "", 0) > _revision(item)]
+        if changed:
+            written = records.documents.revisions(self.collection.collection_id, changed, by=self._by)
+            items = [item for item in items if written.get(_source(item), 0) <= _revision(item)]
+        return items, [document for item in items for document in made[item.place]]
+
+    def _moved_on(
+        self,
+        window: _Window,
+        items: Sequence[Item],
+        documents: Sequence[Document],
+        failures: Sequence[Failure],
+        *,
+        seconds: float,
+    ) -> Step:
+        """The step behind a window of which these items, documents and failures are recorded."""
+        before, asked = self.step, {item.place for item in window.to_infer}
+        return before.model_copy(
+            update={
+                "after": window.items[-1].place,
+                "inputs": before.inputs + len(window.items),
+                "documents": before.documents + len(documents),
+                "failed": before.failed + len(failures),
+                "inferred": before.inferred + sum(1 for item in window.to_infer if item.error is None),
+                "reused": before.reused + sum(1 for item in items if item.place not in asked),
+                "skipped": before.skipped + len(window.items) - len(items) - len(failures),
+                "seconds": before.seconds + seconds,
+            }
+        )
 
     def _write(self, records: Records, features: Sequence[Feature], documents: Sequence[Document], *, now: str) -> None:
         reused = {document.memo_key for document in documents} - {feature.memo_key for feature in features}
@@ -317,9 +349,8 @@ class _StepRun:
         )
 
     def _remove_stale(self, records: Records, sources: Sequence[tuple[str, int, str, int]], *, now: str) -> None:
-        by = "root_object_id" if self.collection.source.type == "bucket" else "source_document_id"
         replace = self.batch.dedup_strategy == "replace"
-        stale = records.documents.stale(self.collection.collection_id, sources, by=by, replace=replace)
+        stale = records.documents.stale(self.collection.collection_id, sources, by=self._by, replace=replace)
         if stale:
             remove_documents(records, self.warehouse, stale, now=now)
 
@@ -354,34 +385,8 @@ class _StepRun:
             )
 
 
-def index_documents(warehouse: Warehouse, collection: Collection, documents: Sequence[Document]) -> None:
-    """Write documents with their vectors into the vector index and mark them indexed."""
-    if not documents:
-        return
-    with warehouse.catalog.reading() as records:
-        vectors = records.documents.vectors_of(documents)
-    points = [
-        Point(
-            document.document_id,
-            {name: np.frombuffer(data, "<f4") for name, data in vectors[document.document_id].items()},
-            index_payload(document),
-        )
-        for document in documents
-    ]
-    warehouse.index.upsert(space_of(collection), points)
-    with warehouse.catalog.transaction() as records:
-        records.documents.mark_indexed([(document.document_id, document.memo_key) for document in documents])
-
-
-def index_payload(document: Document) -> Mapping[str, Any]:
-    """What the index carries beside the vectors: the user's fields and the lineage names that filters know."""
-    lineage = {
-        "root_object_id": document.root_object_id,
-        "source_object_id": document.root_object_id,
-        "batch_id": document.batch_id,
-        "created_at": document.created_at,
-    }
-    return {**document.payload, **lineage}
+def _source(item: Item) -> str:
+    return item.upstream.document_id if item.upstream else item.item_id
 
 
 def _revision(item: Item) -> int:

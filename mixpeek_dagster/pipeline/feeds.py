@@ -6,11 +6,12 @@ that records what they led to: a crash makes them come again, which changes noth
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from mixpeek_dagster.catalog.syncs import LockLost
 from mixpeek_dagster.errors import MixpeekError, Transient, WrongState
+from mixpeek_dagster.models.batches import Batch
 from mixpeek_dagster.models.ids import SyncId
 from mixpeek_dagster.models.syncs import Counters, Phase, Sync, SyncStatus
 from mixpeek_dagster.pipeline.intake import Intake
@@ -34,24 +35,29 @@ class Doubt:
     Attributes:
         most_deletes: if more of them are gone, or the source names no file at all, none is deleted: that is left to a pass.
         again: how many batches in a row were made in this way; the one that follows bears the number.
+        batch: what the run was about. A file that is there as it was listed, after all, goes into another batch, if a later one has not
+            got it.
     """
 
     most_deletes: int
     again: int
+    batch: Batch
 
 
 @dataclass(frozen=True)
 class Looked:
-    """What became of the files that were looked at."""
+    """What became of the files that were looked at; the keys that are `settled`, of one piece of news, are in a batch or gone by now, or
+    are none of the sync's."""
 
     messages: int = 0
     new: int = 0
     changed: int = 0
     deleted: int = 0
+    settled: frozenset[bytes] = field(default=frozenset(), compare=False)
 
     def __add__(self, other: "Looked") -> "Looked":
         mine, its = vars(self), vars(other)
-        return Looked(**{name: mine[name] + its[name] for name in mine})
+        return Looked(**{name: mine[name] + its[name] for name in mine if name != "settled"})
 
 
 def follow(warehouse: Warehouse, sync_id: SyncId, *, budget_s: float) -> Looked:
@@ -141,7 +147,12 @@ def _look(warehouse: Warehouse, sync_id: SyncId, news: News, doubt: Doubt | None
         let_go(records, warehouse, sync, found.taken.drifted_out, now=now)
         let_go(records, warehouse, sync, {row[0]: str(row[5]) for row in doomed if row[5]}, now=now, are_gone=True)
         records.syncs.remove_keys(sync_id, [row[0] for row in doomed])
-        intake.fill_batches(records, found.taken.object_ids, settings=warehouse.settings, cursor=cursor, now=now)
+        decided = {*(key.key for key in found.taken.keys), *found.taken.gone_keys}
+        readable = {key: row[5] for key, row in present.items() if row[5] and key not in decided} if doubt is not None else {}
+        later = records.objects.taken_later(readable.values(), doubt.batch) if doubt is not None else set()
+        again = [object_id for object_id in readable.values() if object_id not in later]
+        waiting = [*found.taken.object_ids, *again]
+        intake.fill_batches(records, waiting, settings=warehouse.settings, cursor=cursor, now=now)
         intake.close_batches(records, settings=warehouse.settings, now=now)
         after = cursor.model_copy(update={"feed_position": position, "pass_hash": sync.cursor.pass_hash})
         due: dict[str, str] = {}
@@ -150,7 +161,9 @@ def _look(warehouse: Warehouse, sync_id: SyncId, news: News, doubt: Doubt | None
             due = {"triggered_at": now} if news.everything or (is_too_many and not _is_holding(sync)) else {}
         records.syncs.save(sync_id, owner=warehouse.owner, cursor=after.model_dump(mode="json"), **due)
     finish_removals(warehouse)
-    return Looked(news.messages, found.taken.new, found.taken.changed, len(doomed) + len(found.taken.drifted_out))
+    deleted = len(doomed) + len(found.taken.drifted_out)
+    settled = frozenset(decided.union(readable, (row[0] for row in doomed)))
+    return Looked(news.messages, found.taken.new, found.taken.changed, deleted, settled)
 
 
 def _is_holding(sync: Sync) -> bool:

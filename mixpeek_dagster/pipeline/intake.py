@@ -188,12 +188,13 @@ class Intake:
             taken.failed += 1
             return
         taken.keys.append(_key(entry, KeyState.LIVE, stored.object_id))
+        extracts = existing is None or reconcile.re_extract_on_update or existing.status is not ObjectStatus.COMPLETED
         if existing is None:
             taken.created.append(stored)
         else:
-            taken.replaced.append(stored)
+            taken.replaced.append(stored if extracts else stored.model_copy(update={"status": existing.status}))
         taken.size_change += stored.size_bytes - (existing.size_bytes if existing else 0)
-        if existing is None or reconcile.re_extract_on_update:
+        if extracts:
             taken.object_ids.append(stored.object_id)
             taken.read_bytes += entry.size
 

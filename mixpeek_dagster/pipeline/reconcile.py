@@ -10,7 +10,7 @@ from mixpeek_dagster.models.documents import DocumentState
 from mixpeek_dagster.models.values import iso
 from mixpeek_dagster.pipeline.batches import fail_part, settle
 from mixpeek_dagster.pipeline.events import KEPT
-from mixpeek_dagster.pipeline.extraction import index_documents
+from mixpeek_dagster.pipeline.indexing import index_documents
 from mixpeek_dagster.pipeline.removal import finish_removals
 from mixpeek_dagster.pipeline.uploads import sweep_uploads
 from mixpeek_dagster.pipeline.warehouse import Warehouse

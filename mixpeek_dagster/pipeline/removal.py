@@ -25,6 +25,7 @@ def remove_objects(records: Records, warehouse: Warehouse, object_ids: Sequence[
     """Delete objects with everything made from them, and tell; how many documents go. `finish_removals` has to follow the commit."""
     if not object_ids:
         return 0
+    records.objects.hold_all(object_ids)  # no run writes documents of them from here on
     buckets = {stored.object_id: stored for stored in records.objects.named(object_ids).values()}
     documents = remove_documents(
         records, warehouse, [document.document_id for document in records.documents.of_objects(object_ids)], now=now

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from mixpeek_dagster.errors import CatalogError, Changed, MixpeekError
 from mixpeek_dagster.models.batches import Batch
 from mixpeek_dagster.models.ids import SyncId
-from mixpeek_dagster.models.syncs import SyncMode
 from mixpeek_dagster.pipeline.feeds import Doubt, NotNow, look_at
 from mixpeek_dagster.pipeline.intake import AGAIN
 from mixpeek_dagster.pipeline.merge import SURE_DELETES
@@ -17,6 +16,7 @@ from mixpeek_dagster.pipeline.reading import Item
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.storage.feed import News
 
+_TRIED_AGAIN = "Passes try it again."
 MOST = 2
 """So many batches in a row are made for a file that changes before it is read."""
 
@@ -25,7 +25,7 @@ class SecondLooks:
     """Those of one step. As many deletes as a pass believes without asking are believed here, over all of its windows."""
 
     def __init__(self, warehouse: Warehouse, batch: Batch) -> None:
-        self._warehouse = warehouse
+        self._warehouse, self._batch = warehouse, batch
         self._again = int((batch.metadata or {}).get(AGAIN, 0)) + 1
         self._deletes_left = SURE_DELETES
 
@@ -39,33 +39,31 @@ class SecondLooks:
             if item.outdated is not None and item.stored is not None and item.stored.sync_id is not None:
                 outdated.setdefault(item.stored.sync_id, []).append(item)
         for sync_id, found in outdated.items():
-            outcome = self._look(sync_id, {item.outdated for item in found if item.outdated is not None})
+            settled = self._look(sync_id, {item.outdated for item in found if item.outdated is not None})
             for item in found:
-                if isinstance(outcome, MixpeekError):
-                    item.error = outcome
+                if isinstance(settled, MixpeekError):
+                    item.error = settled
+                elif item.outdated in settled:
+                    item.skip = "the file changed or went since it was listed, and was looked at again"
                 else:
-                    item.skip = outcome
+                    item.error = Changed(
+                        f"The file was not there when it was read, and is not believed to be gone. {_TRIED_AGAIN}"
+                    )
 
-    def _look(self, sync_id: SyncId, keys: set[bytes]) -> str | MixpeekError:
+    def _look(self, sync_id: SyncId, keys: set[bytes]) -> frozenset[bytes] | MixpeekError:
+        """The keys that something was done about; or why nothing was."""
         if self._again > MOST:
             return Changed(
-                f"The file changed {self._again} times in a row between being looked at and being read. Passes will try it again."
+                f"The file changed, or was not there, {self._again} times in a row between being looked at and being read. {_TRIED_AGAIN}"
             )
-        doubt = Doubt(most_deletes=self._deletes_left, again=self._again)
+        doubt = Doubt(most_deletes=self._deletes_left, again=self._again, batch=self._batch)
         try:
             looked = look_at(self._warehouse, sync_id, News(keys=sorted(keys)), doubt=doubt)
         except NotNow:
-            return self._left_to_a_pass(sync_id)
+            return Changed(f"The file changed or went since it was listed, while a pass was under way. {_TRIED_AGAIN}")
         except CatalogError:
             raise
         except MixpeekError as error:
             return error
         self._deletes_left -= looked.deleted
-        return "the file changed or went since it was listed, and was looked at again"
-
-    def _left_to_a_pass(self, sync_id: SyncId) -> str | MixpeekError:
-        with self._warehouse.catalog.reading() as records:
-            is_last = records.syncs.get(sync_id).spec.sync_mode is SyncMode.INITIAL_ONLY
-        if is_last:
-            return Changed("The file changed or went while the sync's only pass was under way; it is tried again at its end.")
-        return "the file changed or went since it was listed; the pass that is under way, or the next one, takes it as it is then"
+        return looked.settled

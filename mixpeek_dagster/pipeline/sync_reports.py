@@ -43,10 +43,10 @@ class SyncReport(Value):
             "last pass": self.last_pass,
             "next pass": sync.next_pass_at or "none is planned",
             **{name: getattr(done, name) for name in ("listed", "new", "changed", "deleted", "skipped", "failed", "held")},
-            "listing_requests": done.pages,
-            "listing_seconds": round(done.seconds, 3),
+            "listing requests": done.pages,
+            "listing seconds": round(done.seconds, 3),
             "backlog": self.backlog,
-            "dead_letters": self.dead_letters,
+            "dead letters": self.dead_letters,
             **({"problem": sync.last_error} if sync.last_error else {}),
         }
 

@@ -179,8 +179,10 @@ class _Pass:
         return None
 
     def _close_batches(self, records: Records, cursor: SyncCursor, *, now: str) -> None:
-        """Everything is listed. Objects whose extraction failed for a reason that may have passed go into a batch once more."""
-        failed, _ = records.objects.failed_of_sync(self.sync.sync_id, dead=False, limit=TRIED_AGAIN)
+        """Everything is listed. Objects whose extraction failed for a reason that may have passed go into a batch once more; none of a
+        source that names no file at all."""
+        most = TRIED_AGAIN if cursor.counters.listed else 0
+        failed, _ = records.objects.failed_of_sync(self.sync.sync_id, dead=False, limit=most)
         again = [stored.object_id for stored in failed]
         records.objects.set_status(again, ObjectStatus.PENDING, now=now)
         self.intake.fill_batches(records, again, settings=self.warehouse.settings, cursor=cursor, now=now)

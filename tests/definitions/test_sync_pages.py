@@ -1,6 +1,7 @@
 """What a person at the Dagster UI sees of a sync, and can do about it."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
@@ -52,9 +53,12 @@ def test_an_observation_answers_what_a_person_asks(library: Library) -> None:
     seen = observed(library)
     expected = {"objects": 3, "bytes": 15, "listed": 3, "new": 3, "changed": 0, "deleted": 0, "failed": 0, "backlog": 3}
     assert {name: seen[name] for name in expected} == expected
-    assert (seen["listing_requests"], seen["sync"], seen["sync status"]) == (1, library.sync.sync_id, "ACTIVE")
-    assert seen["last pass"] == library.now().last_pass_at
-    assert seen["next pass"] == library.now().next_pass_at
+    assert (seen["listing requests"], seen["sync"], seen["sync status"]) == (1, library.sync.sync_id, "ACTIVE")
+    now = library.now()
+    assert now.last_pass_at is not None
+    assert now.next_pass_at is not None
+    assert seen["last pass"] == datetime.fromisoformat(now.last_pass_at).timestamp()
+    assert seen["next pass"] == datetime.fromisoformat(now.next_pass_at).timestamp()
     assert "to confirm" not in seen
     said = tick(library).skip_message
     assert "3 listed in 1 requests" in said

@@ -193,7 +193,7 @@ def test_the_pages_a_person_opens(home: Home, dev: Dev, first_batch: Batch) -> N
             page.screenshot(path=SCREENSHOTS / f"{name}.png")
 
         shoot("lineage", f"{dev.url}/locations/mixpeek/asset-groups/demo/lineage", "product-catalog", "passages", "sentences")
-        shoot("bucket", f"{asset}/buckets/product-catalog?view=overview", "objects", "listing_seconds", click="Plots")
+        shoot("bucket", f"{asset}/buckets/product-catalog?view=overview", "objects", "listing seconds", click="Plots")
         shoot("bucket-events", f"{asset}/buckets/product-catalog?view=events", "Observed", "listed")
         shoot("partitions", f"{asset}/collections/pictures?view=partitions", first_batch.batch_id)
         part = f"partition={first_batch.batch_id}"

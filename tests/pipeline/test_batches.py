@@ -10,10 +10,12 @@ from mixpeek_dagster.errors import BadRequest, NotFound, WrongState
 from mixpeek_dagster.models.batches import Batch, BatchStatus, PartStatus
 from mixpeek_dagster.models.ids import BucketId
 from mixpeek_dagster.models.objects import ObjectStatus
+from mixpeek_dagster.pipeline import extraction
 from mixpeek_dagster.pipeline.batches import MAX_STALLS, Superseded, cancel, create_batch, fail_part, open_step, submit
 from mixpeek_dagster.pipeline.extraction import run_step
 from mixpeek_dagster.pipeline.intake import Intake
 from mixpeek_dagster.pipeline.removal import remove_objects
+from mixpeek_dagster.pipeline.sync_reports import dead_letters
 from mixpeek_dagster.pipeline.verification import verify
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from tests.pipeline.worlds import NOW, Clock, Library, windows_of
@@ -234,6 +236,86 @@ def test_a_retryable_failure_is_tried_until_it_stalled_too_often(library: Librar
 
 class Killed(BaseException):
     pass
+
+
+def run_until_settled(library: Library, deadly: set[bytes], monkeypatch: pytest.MonkeyPatch, *, most: int = 60) -> int:
+    """Run parts until none is queued, as processes that die of some contents; how many runs there were."""
+    prepare = extraction.prepare
+
+    def preparing(extractor: Any, inputs: Any, **options: Any) -> Any:
+        if any(content.data in deadly for contents in inputs for content in contents.values()):
+            raise Killed
+        return prepare(extractor, inputs, **options)
+
+    monkeypatch.setattr(extraction, "prepare", preparing)
+    for number in range(most):
+        claimed = library.claim()
+        if not claimed:
+            return number
+        for one in claimed:
+            key, run_id = one.part.partition_key, f"run-{one.part.attempt}"
+            try:
+                run_step(library.warehouse, key, library.passages, run_id=run_id)
+            except Killed:
+                with library.warehouse.catalog.transaction() as records:
+                    part = records.batches.part(key)
+                    assert part is not None
+                    fail_part(records, part, "killed", settings=library.warehouse.settings, now=NOW, retry=True)
+    raise AssertionError("runs and runs")
+
+
+def test_a_file_that_kills_its_runs_fails_alone_and_ends_as_a_dead_letter(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(200):
+        library.world.put(f"{number:03}.txt", b"text %03d" % number)
+    for number in (0, 77, 150, 199):
+        library.world.put(f"{number:03}.txt", b"poison %03d" % number)
+    deadly = {b"poison %03d" % number for number in (0, 77, 150, 199)}
+    library.poll()
+    assert run_until_settled(library, deadly, monkeypatch) < 20
+    assert library.statuses() == {BatchStatus.COMPLETED}
+    for _ in range(4):
+        library.poll()
+        run_until_settled(library, deadly, monkeypatch)
+    assert len(library.documents()) == 196
+    statuses = [stored.status for stored in library.objects().values()]
+    assert (statuses.count(ObjectStatus.COMPLETED), statuses.count(ObjectStatus.FAILED)) == (196, 4)
+    with library.warehouse.catalog.reading() as records:
+        letters, total = dead_letters(records, library.sync.sync_id, limit=10)
+    assert total == 4
+    assert any("died, 5 in a row" in str(letter.error) for letter in letters)  # type: ignore[union-attr]
+    assert library.poll().counters.new == 0
+    assert library.claim() == []
+    library.assert_exact()
+
+
+def test_of_a_part_that_fails_what_it_had_done_is_done_and_the_rest_is_tried_again(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    windows_of(monkeypatch, 10)
+    for number in range(40):
+        library.world.put(f"{number:03}.txt", b"text %03d" % number)
+    library.poll()
+    (claimed,) = library.claim()
+
+    def breaks(step: Any) -> None:
+        if step.inputs == 20:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run_step(library.warehouse, claimed.part.partition_key, library.passages, run_id="run", progress=breaks)
+    with library.warehouse.catalog.transaction() as records:
+        part = records.batches.part(claimed.part.partition_key)
+        assert part is not None
+        fail_part(records, part, "The model is missing.", settings=library.warehouse.settings, now=NOW, retry=False)
+    assert library.statuses() == {BatchStatus.FAILED}
+    errors = [stored.error for stored in library.objects().values()]
+    assert (errors.count(None), errors.count("The model is missing.")) == (20, 20)
+    library.cycle()
+    assert library.object_statuses() == {ObjectStatus.COMPLETED}
+    assert len(library.documents()) == 40
+    library.assert_exact()
 
 
 def kill_at(library: Library, monkeypatch: pytest.MonkeyPatch, commit: int, *, after: bool) -> Callable[[], None]:

@@ -77,6 +77,27 @@ def test_an_object_that_fails_is_tried_three_times_and_then_a_dead_letter(
     library.assert_exact()
 
 
+def test_what_failed_in_the_only_pass_of_a_sync_is_a_dead_letter_at_once_and_can_be_tried_again(
+    library: Library, poison: Poison
+) -> None:
+    """No pass follows that would."""
+    library.configure(sync_mode="initial_only")
+    poison(ProviderDown("503"))
+    library.cycle()
+    ((path, tries, words),) = letters(library)
+    assert (path, tries) == ("bad.txt", 1)
+    assert "503" in words
+    poison(None)
+    with library.warehouse.catalog.transaction() as records:
+        assert requeue(records, library.now(), DEAD, now=library.warehouse.now()) == 1
+    library.cycle()
+    assert letters(library) == []
+    assert len(library.documents()) == 11
+    library.assert_exact()
+    with library.warehouse.catalog.transaction() as records:
+        assert give_up(records, library.now(), DEAD, now=library.warehouse.now()) == 0
+
+
 def test_one_that_recovers_is_counted_from_the_start(library: Library, poison: Poison) -> None:
     poison(ProviderDown("503"))
     library.cycle()

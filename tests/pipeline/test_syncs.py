@@ -418,12 +418,25 @@ def test_without_reconciling_deletes_and_updates_objects_stay_as_they_are(librar
 def test_without_extracting_again_a_changed_file_is_recorded_and_not_queued(library: Library) -> None:
     library.configure(reconcile={"re_extract_on_update": False})
     fill(library, "a.txt")
-    library.poll()
+    library.cycle()
     library.world.put("a.txt", b"edited")
     fill(library, "b.txt")
     assert library.poll().counters.changed == 1
     assert [len(batch) for batch in items(library)] == [1, 1]
     library.assert_follows_source()
+
+
+def test_without_extraction_of_changes_an_object_keeps_how_it_came_out(library: Library) -> None:
+    library.configure(reconcile={"re_extract_on_update": False})
+    library.world.put("done.txt", b"done")
+    library.cycle()
+    library.world.put("waiting.txt", b"waiting")
+    library.poll()
+    library.world.put("done.txt", b"done, and changed")
+    library.world.put("waiting.txt", b"waiting, and changed")
+    library.cycle()
+    assert library.object_statuses() == {ObjectStatus.COMPLETED}
+    assert library.texts() == [4, 20], "what was never extracted is"
 
 
 def test_files_from_before_the_sync_was_to_begin_are_not_taken(library: Library) -> None:
