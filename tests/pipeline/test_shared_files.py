@@ -11,7 +11,7 @@ import pytest
 from mixpeek_dagster.models.objects import ObjectStatus
 from mixpeek_dagster.models.syncs import Sync
 from mixpeek_dagster.pipeline.plans import plan_sync
-from mixpeek_dagster.pipeline.sync_control import delete_sync, pause
+from mixpeek_dagster.pipeline.sync_control import delete_sync
 from mixpeek_dagster.pipeline.syncs import advance
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.settings import Settings
@@ -294,7 +294,7 @@ def test_whatever_overlapping_syncs_do_every_file_is_one_object(library: Library
     syncs, alive = [library.sync], list[str]()
     for _ in range(25):
         mutate(library, chance, alive)
-        kind = chance.choice(["make", "delete", "advance", "advance", "advance", "pause"])
+        kind = chance.choice(["make", "delete", "filter", "advance", "advance", "advance"])
         if (kind == "make" and len(syncs) < 4) or not syncs:
             another(library, source_path=chance.choice(["/", "/", "/a/"]), skip_duplicates=chance.random() < 0.8)
             syncs.append(library.sync)
@@ -302,16 +302,16 @@ def test_whatever_overlapping_syncs_do_every_file_is_one_object(library: Library
         if kind == "delete":
             delete(library)
             syncs.remove(library.sync)
-        elif kind == "pause":
-            with library.warehouse.catalog.transaction() as records:
-                pause(records, library.now(), now=library.warehouse.now())
-                records.syncs.set(library.sync.sync_id, now=library.warehouse.now(), status="ACTIVE")
+        elif kind == "filter":
+            library.configure(file_filters=chance.choice([{}, {"exclude": ["*a*"]}, {"extensions": ["none"]}]))
         else:
             library.advance(budget_s=chance.choice([0, 0, 20]))
             library.run() if chance.random() < 0.5 else None
     if not any(one.spec.source_path == "/" for one in syncs):
         another(library)
         syncs.append(library.sync)
+    for library.sync in syncs:
+        library.configure(file_filters={})
     for library.sync in syncs * 3:
         library.poll()
         library.run()
