@@ -1,7 +1,6 @@
 """Every table. Times are ISO 8601 text in UTC (they sort as text), keys of foreign files are bytes, open shapes are JSON."""
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
     Boolean,
     Column,
@@ -11,33 +10,15 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
-    String,
     Table,
     Text,
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.engine import Dialect
-from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from mixpeek_dagster.models.values import storable
+from mixpeek_dagster.catalog.column_types import Bytewise, Json, Words
 
 metadata = MetaData()
-
-Json: TypeEngine[object] = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
-# Text that compares by bytes on both databases: Postgres would use the locale of the cluster.
-Bytewise: TypeEngine[str] = String().with_variant(String(collation="C"), "postgresql")
-
-
-class Words(TypeDecorator[str]):
-    """Text for people, which may quote what came from anywhere: what no database holds is escaped, so that it can be recorded."""
-
-    impl = Text
-    cache_ok = True
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        return None if value is None else storable(value)
 
 
 def _id(name: str, *, primary: bool = False, nullable: bool = False) -> Column[str]:
@@ -106,7 +87,6 @@ syncs = Table(
     Column("next_pass_at", Bytewise),
     Column("triggered_at", Bytewise),
     Column("pending_full", Boolean, nullable=False, default=False),
-    Column("confirm_deletes", Boolean, nullable=False, default=False),
     Column("locked_by", Bytewise),
     Column("lock_expires_at", Bytewise),
     Column("passes", Integer, nullable=False, default=0),
@@ -115,6 +95,7 @@ syncs = Table(
     Column("last_counters", Json),
     Column("last_error", Words),
     *_times(),
+    Column("confirmed_deletes", Integer, nullable=False, server_default=text("0")),
     Index("syncs_by_bucket", "bucket_id"),
 )
 
@@ -133,6 +114,9 @@ sync_jobs = Table(
     Index("sync_jobs_by_sync", "sync_id", "started_at"),
 )
 
+IS_DOOMED = "state IN (1, 4)"
+"""Of `source_keys`: said in these words, it is found in the index."""
+
 source_keys = Table(
     "source_keys",
     metadata,
@@ -147,7 +131,7 @@ source_keys = Table(
     Column("object_id", Bytewise),
     Column("error", Words),
     Column("retries", Integer, nullable=False, server_default=text("0")),
-    Index("missing_source_keys", "sync_id", "key", sqlite_where=text("state = 1"), postgresql_where=text("state = 1")),
+    Index("doomed_source_keys", "sync_id", "key", sqlite_where=text(IS_DOOMED), postgresql_where=text(IS_DOOMED)),
     Index(
         "faulty_source_keys",
         "sync_id",

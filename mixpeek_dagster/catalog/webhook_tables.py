@@ -2,7 +2,8 @@
 
 from sqlalchemy import Boolean, Column, ForeignKey, Index, Integer, Table, Text, text
 
-from mixpeek_dagster.catalog.tables import Bytewise, Json, Words, metadata
+from mixpeek_dagster.catalog.column_types import Bytewise, Json, Words
+from mixpeek_dagster.catalog.tables import metadata
 
 webhooks = Table(
     "webhooks",

@@ -1,30 +1,30 @@
 """Turn listed files into objects of a bucket, and objects into batches."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mixpeek_dagster.catalog import Records
-from mixpeek_dagster.catalog.syncs import ARCHIVED_WORDS, KeyState, SourceKey
+from mixpeek_dagster.catalog.shared_keys import KnownFile
+from mixpeek_dagster.catalog.syncs import ARCHIVED_WORDS, DOOMED, KeyState, SourceKey
 from mixpeek_dagster.errors import SchemaViolation
 from mixpeek_dagster.models.batches import Batch, BatchStatus
 from mixpeek_dagster.models.buckets import Bucket, blob_type_of, mime_type_of
 from mixpeek_dagster.models.ids import BatchId, ObjectId, derived_id
 from mixpeek_dagster.models.mappings import SchemaMapping
 from mixpeek_dagster.models.objects import Blob, ObjectStatus, StoredObject
-from mixpeek_dagster.models.syncs import Sync, SyncCursor
+from mixpeek_dagster.models.syncs import REQUEUED, Sync, SyncCursor
 from mixpeek_dagster.models.values import storable
 from mixpeek_dagster.pipeline.batches import submit
+from mixpeek_dagster.pipeline.entries import holds, is_made_of, recordable
 from mixpeek_dagster.pipeline.events import tell_objects
+from mixpeek_dagster.pipeline.sharing import SharedFile, files_elsewhere
+from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.provider import Entry, ObjectSource
 
 Row = tuple[Any, ...]
 ARCHIVED = frozenset({"GLACIER", "DEEP_ARCHIVE", "Archive"})
-
-LARGEST_FILE = 2**53
-"""Bytes; no file is larger, and sums of many such sizes still fit the catalog."""
 
 AGAIN = "looked_again"
 """In a batch's metadata: how many batches in a row were made because files had changed before they were read."""
@@ -32,17 +32,22 @@ AGAIN = "looked_again"
 
 @dataclass
 class Taken:
-    """What becomes of a page's new and changed files. `object_ids` have to be extracted; `drifted_out` fit the filters no more.
+    """What becomes of a page's new and changed files. `object_ids` have to be extracted. `drifted` are registered rows whose file is not
+    taken any more, and whose object goes if that is believed; `back` waited to go, and stay.
 
+    What a deleted sync left is `inherited`; of its objects those that are still to be extracted are `waiting`.
     `stopped_at` is the first key that was not looked at any more, when there was no room for another object.
     """
 
     object_ids: list[ObjectId] = field(default_factory=list)
-    drifted_out: list[str] = field(default_factory=list)
+    drifted: list[Row] = field(default_factory=list)
+    back: list[bytes] = field(default_factory=list)
     keys: list[SourceKey] = field(default_factory=list)
     gone_keys: list[bytes] = field(default_factory=list)
     created: list[StoredObject] = field(default_factory=list)
     replaced: list[StoredObject] = field(default_factory=list)
+    inherited: list[KnownFile] = field(default_factory=list)
+    waiting: list[ObjectId] = field(default_factory=list)
     size_change: int = 0
     read_bytes: int = 0
     new_keys: int = 0
@@ -63,8 +68,9 @@ class Taken:
 class Intake:
     """Registers files of one sync's source as objects of its bucket."""
 
-    def __init__(self, sync: Sync, bucket: Bucket, source: ObjectSource, *, again: int = 0) -> None:
+    def __init__(self, warehouse: Warehouse, sync: Sync, bucket: Bucket, source: ObjectSource, *, again: int = 0) -> None:
         """`again` marks the batches that are made: see `feeds.look_at`."""
+        self._warehouse = warehouse
         self._sync = sync
         self._bucket = bucket
         self._source = source
@@ -90,13 +96,42 @@ class Intake:
         """
         taken = Taken()
         current = records.objects.named([row[5] for _, row in fresh if row and row[5]]) if fresh else {}
+        unknown = [entry.key for entry, row in fresh if not (row and row[5] in current)]
+        elsewhere = files_elsewhere(records, self._warehouse, self._sync, unknown)
         for entry, row in fresh:
             if room is not None and taken.new + taken.changed >= room:
                 taken.stopped_at = entry.key
                 break
             existing = current.get(row[5]) if row and row[5] else None
+            shared = elsewhere.get(entry.key)
+            if shared is not None and (kind := self._property(entry)) is not None:
+                if self._takes_over(taken, shared, entry, row, kind):
+                    continue
+                existing = shared.stored
             self._decide(taken, entry, row, existing, generation=generation, drifted=drifted, now=now)
         return taken
+
+    def _takes_over(self, taken: Taken, shared: SharedFile, entry: Entry, row: Row | None, kind: str) -> bool:
+        """Note the object that another sync has of a file, or has left; False when the file has changed since, or makes another."""
+        stored = shared.stored
+        taken.inherited += [shared.known] if shared.is_left else []
+        if shared.is_left:
+            path = self._path(entry)
+            is_fit = is_made_of(stored, entry, kind) and stored.fields.get("path") == path and not self._says_more(stored, entry)
+        else:
+            is_fit = self._sync.spec.skip_duplicates and holds(stored, entry)
+        if not is_fit and self._sync.spec.reconcile.on_update:
+            return False
+        blob = stored.blobs[0]
+        taken.new_keys += row is None
+        taken.keys.append(
+            SourceKey(entry.key, stored.size_bytes, blob.etag, blob.version, KeyState.LIVE, stored.object_id, entry.modified_at)
+        )
+        if shared.is_left and stored.status is not ObjectStatus.COMPLETED:
+            taken.waiting.append(stored.object_id)
+            taken.object_ids.append(stored.object_id)
+            taken.read_bytes += entry.size
+        return True
 
     def _decide(
         self,
@@ -118,32 +153,41 @@ class Intake:
         if kind is None:
             taken.skipped += 1
             taken.skipped_bytes += 0 if fault else entry.size
-            if row is not None and (existing is None or reconcile.on_filter_drift):
+            if row is not None and existing is None:
                 taken.gone_keys.append(entry.key)
-                taken.drifted_out += [existing.object_id] if existing else []
+            elif row is not None and reconcile.on_filter_drift:
+                taken.drifted.append(row)
+            elif state in DOOMED:
+                taken.back.append(entry.key)
             return
-        if row is not None and same and len(row) > 6 and row[6] == generation:
+        if row is not None and same and len(row) > 6 and row[6] == generation and state not in DOOMED:
             return  # this listing has named it before
         if same and row is not None and len(row) > 7 and state is KeyState.LIVE:
             return  # a plan has decided on it before
-        archived = entry.storage_class in ARCHIVED
+        # A listing does not tell that a file is restored for a while: who requeues it says so.
+        archived = entry.storage_class in ARCHIVED and not (row is not None and row[2] == REQUEUED)
         if same and not drifted and (state is KeyState.REJECTED or (state is KeyState.ARCHIVED and archived)):
+            return
+        if existing is not None and existing.sync_id != self._sync.sync_id and row is not None and holds(existing, entry):
+            if not same or state is not KeyState.LIVE:  # another sync has seen it already
+                taken.keys.append(_key(entry, KeyState.LIVE, existing.object_id))
             return
         if (
             same
             and existing is not None
-            and _is_made_of(existing, entry, kind)
+            and is_made_of(existing, entry, kind)
             and not (drifted and self._says_more(existing, entry))
         ):
             if state is not KeyState.LIVE:  # it is back, as it was
                 taken.keys.append(_key(entry, KeyState.LIVE, existing.object_id))
             return
         if existing is not None and not reconcile.on_update:
+            taken.back += [entry.key] if state in DOOMED else []
             return
         earlier = existing.object_id if existing else None
         taken.new_keys += row is None
         if archived:
-            words = f"{ARCHIVED_WORDS}{entry.storage_class}: restore it to make it readable"
+            words = f"{ARCHIVED_WORDS}{entry.storage_class}: move it to a class that can be read, or restore it and requeue it"
             taken.keys.append(_key(entry, KeyState.ARCHIVED, earlier, words))
             taken.failed += 1
             return
@@ -170,8 +214,13 @@ class Intake:
         """Write what was decided."""
         records.objects.add(taken.created)
         records.objects.put(taken.replaced)
+        records.shared_keys.give([one.object_id for one in taken.inherited], self._sync.sync_id)
+        records.shared_keys.forget(taken.inherited)
+        if taken.waiting:
+            records.objects.set_status(taken.waiting, ObjectStatus.PENDING, now=self._warehouse.now())
         records.syncs.put_keys(self._sync.sync_id, taken.keys, generation=generation)
         records.syncs.remove_keys(self._sync.sync_id, taken.gone_keys)
+        records.syncs.found_again(self._sync.sync_id, taken.back)
         records.buckets.count(self._bucket.bucket_id, objects=taken.new, size_bytes=taken.size_change)
         for event, objects in (("object.created", taken.created), ("object.updated", taken.replaced)):
             if objects:
@@ -309,12 +358,6 @@ class Intake:
             submit(records, batch, settings=settings, now=now)
 
 
-def _is_made_of(stored: StoredObject, entry: Entry, kind: str) -> bool:
-    """Whether the object holds this revision of the file, under the property it belongs to now."""
-    blob = stored.blobs[0] if stored.blobs else None
-    return blob is not None and (blob.etag, blob.version, blob.property) == (entry.etag, entry.version, kind)
-
-
 def _mime(entry: Entry, path: str) -> str:
     promised = mime_type_of(path)
     return promised if promised != "application/octet-stream" else entry.content_type or promised
@@ -322,25 +365,3 @@ def _mime(entry: Entry, path: str) -> str:
 
 def _key(entry: Entry, state: KeyState, object_id: str | None, error: str | None = None) -> SourceKey:
     return SourceKey(entry.key, entry.size, entry.etag, entry.version, int(state), object_id, entry.modified_at, error)
-
-
-def recordable(entry: Entry) -> tuple[Entry, str]:
-    """The entry as the catalog can hold it, and why nothing can be made of it where its revision had to be bent for that."""
-    texts = entry.etag + entry.version + entry.content_type
-    if 0 <= entry.size <= LARGEST_FILE and storable(texts) == texts and math.isfinite(entry.modified_at):
-        return entry, ""
-    held = Entry(
-        key=entry.key,
-        size=min(max(entry.size, -1), LARGEST_FILE + 1),
-        etag=storable(entry.etag),
-        version=storable(entry.version),
-        modified_at=entry.modified_at if math.isfinite(entry.modified_at) else 0.0,
-        content_type=storable(entry.content_type),
-        storage_class=entry.storage_class,
-    )
-    if held[:4] == entry[:4]:
-        return held, ""
-    if held.size != entry.size:
-        said = "less than 0" if held.size < 0 else f"more than {LARGEST_FILE}"
-        return held, f"its provider lists a size of {said} bytes, which cannot be true"
-    return held, "its ETag or version holds characters that no catalog takes; write the file anew"

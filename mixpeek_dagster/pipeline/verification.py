@@ -12,7 +12,8 @@ from mixpeek_dagster.models.ids import BucketId
 from mixpeek_dagster.models.objects import ObjectStatus, StoredObject
 from mixpeek_dagster.models.syncs import Sync
 from mixpeek_dagster.models.values import storable
-from mixpeek_dagster.pipeline.intake import Intake, recordable
+from mixpeek_dagster.pipeline.entries import recordable
+from mixpeek_dagster.pipeline.intake import Intake
 from mixpeek_dagster.pipeline.removal import space_of
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.storage.provider import Entry
@@ -62,7 +63,7 @@ def _check_sync(warehouse: Warehouse, sync: Sync) -> Check:
     with warehouse.catalog.reading() as records:
         registered = {row[0]: row for row in records.syncs.keys_between(sync.sync_id, None, None)}
         bucket = records.buckets.get(sync.bucket_id, namespace_id=sync.namespace_id)
-    intake = Intake(sync, bucket, source)
+    intake = Intake(warehouse, sync, bucket, source)
     try:
         for entry in _every_entry(warehouse, sync):
             if not intake.takes(entry):

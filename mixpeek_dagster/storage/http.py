@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from urllib3.exceptions import (
@@ -36,6 +36,9 @@ ANSWER_S = 60.0
 """So long may an answer that is read whole take, from its headers to its end; files take as long as they take."""
 
 CHUNK = 256 * 1024
+
+LONGEST_WAIT_S = 24 * 3600.0
+"""What a server asks beyond it is a mistake, or malice."""
 
 
 class Request(NamedTuple):
@@ -63,31 +66,49 @@ class Backoff:
         """Seconds to wait after the attempt (from 0); None when there is no point in another one."""
         if attempt + 1 >= self.tries:
             return None
-        asked = _retry_after_s(retry_after)
+        asked = retry_after_s(retry_after)
         if asked is not None and asked > self.longest_s:
             return None
         delay: float = self.first_s * 2**attempt * (0.5 + random.random())
         return min(max(delay, asked or 0.0), self.longest_s)
 
 
-def _retry_after_s(value: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for; it may be a number or a date."""
+def retry_after_s(value: str | None) -> float | None:
+    """Seconds that a Retry-After header asks for, a day at most; it may be a number or a date."""
     if not value:
         return None
     try:
-        return max(0.0, float(value))
+        asked = float(value)
     except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, TypeError):
-        return None
+        try:
+            asked = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except (ValueError, TypeError, OverflowError):
+            return None
+    return min(max(0.0, asked), LONGEST_WAIT_S)
+
+
+def no_answer_now(said: str, headers: Mapping[str, str], *, details: Mapping[str, Any] | None = None) -> ProviderDown:
+    """The error of a server that is overloaded or ill; `said` is its message without the full stop."""
+    wait_s = retry_after_s(headers.get("Retry-After"))
+    again = "" if wait_s is None else f"; it wants to be asked again in {wait_s:.0f} s"
+    return ProviderDown(f"{said}{again}.", details=details, retry_after_s=wait_s)
 
 
 class Http:
     """Sends requests for one provider. Safe to share between threads; connections are pooled and reused."""
 
-    def __init__(self, *, allowed_hosts: Collection[str] = (), verify: bool = True, backoff: Backoff | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        allowed_hosts: Collection[str] = (),
+        verify: bool = True,
+        backoff: Backoff | None = None,
+        host_from: str = "",
+        tls_from: str = "",
+    ) -> None:
+        """`host_from` and `tls_from` are the settings that lead to a host and to its certificate, for messages: `a and b`."""
+        self._host_from = host_from
+        self._tls_from = tls_from or host_from
         self._allowed_hosts = allowed_hosts
         self._pools = open_pools(allowed_hosts=allowed_hosts, verify=verify)
         self.backoff = backoff or Backoff()
@@ -108,7 +129,8 @@ class Http:
             try:
                 response = self._send_once(request)
             except HTTPError as error:
-                failure = translate(error, urlsplit(request.url).hostname or "")
+                from_ = self._tls_from if isinstance(error, SSLError) else self._host_from
+                failure = translate(error, urlsplit(request.url).hostname or "", check=from_)
                 wait_s = None if isinstance(failure, WrongConnection) else self.backoff.wait_s(attempt, None)
                 if wait_s is None or time.monotonic() + wait_s > last:
                     raise failure from error
@@ -140,15 +162,16 @@ class Http:
         )
 
 
-def translate(error: Exception, host: str) -> MixpeekError:
-    """What a transport failure means, with the remedy; names the host, never the URL (it may be signed)."""
+def translate(error: Exception, host: str, *, check: str = "") -> MixpeekError:
+    """What a transport failure means, with the settings to check; names the host, never the URL (it may be signed)."""
+    remedy = f" Check {check}." if check else ""
     if isinstance(error, SSLError):
         reason = str(error.args[0]) if error.args else str(error)
-        return WrongConnection(f"TLS with {host} failed: {reason}. Check endpoint_url, use_ssl and verify_ssl.")
+        return WrongConnection(f"TLS with {host} failed: {reason}.{remedy}")
     if isinstance(error, NameResolutionError):
-        return ProviderDown(f"{host} has no address in DNS. Check endpoint_url and region.")
+        return ProviderDown(f"{host} has no address in DNS.{remedy}")
     if isinstance(error, NewConnectionError):
-        return ProviderDown(f"{host} refused the connection or cannot be reached. Is it up, and is endpoint_url right?")
+        return ProviderDown(f"{host} refused the connection or cannot be reached. Is it up?{remedy}")
     if isinstance(error, ConnectTimeoutError | ReadTimeoutError | TimeoutError):
         return ProviderDown(f"{host} did not answer in time.")
     return ProviderDown(f"{host} broke the connection off ({type(error).__name__}).")

@@ -77,7 +77,7 @@ class AzureBlobs:
             prefix=url.prefix,
             account=account,
             secret=base64.b64decode(settings.azure_key),
-            http=Http(allowed_hosts={host_of(base_url)}),
+            http=Http(allowed_hosts={host_of(base_url)}, host_from="MIXPEEK_BLOBS"),
             base_url=base_url,
         )
 

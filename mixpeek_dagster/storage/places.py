@@ -1,8 +1,20 @@
-"""Where in a bucket or container a source is: how people write it, and what that means as a key prefix."""
+"""Where a source is: the server, and the place in a bucket or container; how people write it, and what that means as a key prefix."""
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from pydantic import AfterValidator
 
 from mixpeek_dagster.errors import Invalid
+
+
+def _is_plain(url: str) -> str:
+    if not {"?", "#", "@"}.isdisjoint(url):
+        raise ValueError("the address of a server has no ?, # or @: what is secret, such as a SAS token, goes into credentials")
+    return url
+
+
+ServerUrl = Annotated[str, AfterValidator(_is_plain)]
+"""The base URL of a server in a connection's settings. It is stored and shown in plain, so it may hold no secret."""
 
 
 class Place(NamedTuple):

@@ -71,7 +71,12 @@ class S3Source:
             place,
             config=config,
             credentials=credentials_of(config, settings),
-            http=Http(allowed_hosts=settings.allowed_hosts, verify=config.verify_ssl),
+            http=Http(
+                allowed_hosts=settings.allowed_hosts,
+                verify=config.verify_ssl,
+                host_from="endpoint_url and region",
+                tls_from="endpoint_url, use_ssl and verify_ssl",
+            ),
             endpoint=endpoint,
         )
 
@@ -213,13 +218,14 @@ class S3Source:
         size, content_type = headers.get("Content-Length") or "0", headers.get("Content-Type", "")
         if not size.isdecimal():
             raise BadListing(f"{self.location(key)}: its Content-Length is no number.")
+        is_restored = 'ongoing-request="false"' in headers.get("x-amz-restore", "")
         return Entry(
             key=key,
             size=int(size),
             etag=plain_etag(headers.get("ETag", "")),
             modified_at=_timestamp(headers.get("Last-Modified", "")),
             content_type=content_type if content_type not in UNTYPED else guess_content_type(key) or content_type,
-            storage_class=headers.get("x-amz-storage-class") or "STANDARD",
+            storage_class="STANDARD" if is_restored else headers.get("x-amz-storage-class") or "STANDARD",
         )
 
     def _error(self, response: BaseHTTPResponse, key: bytes | None = None) -> Exception:

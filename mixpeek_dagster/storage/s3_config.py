@@ -11,7 +11,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, mode
 
 from mixpeek_dagster.errors import Invalid
 from mixpeek_dagster.storage import places
-from mixpeek_dagster.storage.places import Place
+from mixpeek_dagster.storage.places import Place, ServerUrl
 
 Label = Field(default=None, pattern=r"^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$")
 
@@ -60,6 +60,8 @@ class S3Credentials(BaseModel):
             raise ValueError("anon_key and service_role_key go together")
         if self.type == "iam_role" and self.role_arn is None:
             raise ValueError("credentials of type iam_role need role_arn")
+        if self.type == "session_token" and self.session_token is None and self.anon_key is None:
+            raise ValueError("credentials of type session_token need session_token, or anon_key and service_role_key")
         if self.type in ("access_key", "application_key") and self.access_key_id is None:
             raise ValueError(f"credentials of type {self.type} need access_key_id and secret_access_key")
         if self.access_key_id is None and self.role_arn is None and self.anon_key is None:
@@ -72,7 +74,7 @@ class S3Events(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    queue_url: str = Field(pattern=r"^https?://[^/\s]+/\S+$")
+    queue_url: str = Field(pattern=r"^https?://[^/\s?#@]+/[^\s?#@]+$")
 
 
 class S3Config(BaseModel):
@@ -99,7 +101,7 @@ class S3Config(BaseModel):
     bucket: str | None = Field(default=None, min_length=1, validation_alias=AliasChoices("bucket", "bucket_name"))
     prefix: str = ""
     region: str | None = Label
-    endpoint_url: str | None = None
+    endpoint_url: ServerUrl | None = None
     use_ssl: bool = True
     verify_ssl: bool = True
     path_style: bool | None = None

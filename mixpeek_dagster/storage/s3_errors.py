@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 
 from mixpeek_dagster.errors import AccessDenied, Archived, Changed, MixpeekError, ProviderDown, ProviderError, WrongConnection
+from mixpeek_dagster.storage.http import no_answer_now
 
 Meaning = tuple[type[MixpeekError], str]
 
@@ -90,12 +91,9 @@ def error_from(status: int, headers: Mapping[str, str], body: bytes, *, what: st
     region = headers.get("x-amz-bucket-region") or _region(body)
     if kind is WrongConnection and region and "region" in cause:
         cause += f": set region to {region!r}"
-    retry_after = headers.get("Retry-After")
-    if kind is ProviderDown and retry_after:
-        cause += f" and to be asked again in {retry_after[:40]} s"
-    return kind(
-        f"{what}: the provider answered {status} {code or '(no code)'}: {cause}.", details={"code": code, "status": status}
-    )
+    details = {"code": code, "status": status}
+    said = f"{what}: the provider answered {status} {code or '(no code)'}: {cause}"
+    return no_answer_now(said, headers, details=details) if kind is ProviderDown else kind(f"{said}.", details=details)
 
 
 def _by_class(status: int) -> Meaning:

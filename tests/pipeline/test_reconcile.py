@@ -124,6 +124,25 @@ def test_features_that_nobody_uses_are_dropped_after_a_week(library: Library) ->
     assert (done.features, "dropped 1 unused features" in done.words) == (1, True)
 
 
+def test_passes_of_a_month_ago_are_forgotten(library: Library) -> None:
+    def jobs() -> int:
+        with library.warehouse.catalog.reading() as records:
+            return records.syncs.jobs(library.sync.sync_id)[1]
+
+    for _ in range(3):
+        library.poll()
+    library.world.page_size = 1
+    for name in "ab":
+        library.world.put(f"{name}.txt", b"one")
+    library.advance(budget_s=0)
+    assert reconcile(library.warehouse, lambda _: RunState.ALIVE).jobs == 0
+    library.clock.move(31 * 86400)
+    done = reconcile(library.warehouse, lambda _: RunState.ALIVE)
+    assert (done.jobs, "3 passes of syncs" in done.words) == (3, True)
+    assert jobs() == 1, "the one that is under way is not forgotten"
+    assert library.poll().error is None
+
+
 def test_a_batch_does_not_wait_for_a_collection_that_is_gone(library: Library) -> None:
     other = library.collection("other", {"type": "bucket", "bucket_ids": [library.passages.source.bucket_ids[0]]})
     library.world.put("a.txt", b"one")

@@ -65,6 +65,7 @@ def scripted(answer: Callable[[Asked], Answer]) -> Iterator[Scripted]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version: ClassVar[str] = "HTTP/1.1"  # type: ignore[misc]  # the stub has it as an instance variable
+        disable_nagle_algorithm: ClassVar[bool] = True  # else a body waits 40 ms behind its headers
 
         def _respond(self) -> None:
             parts = urlsplit(self.path)

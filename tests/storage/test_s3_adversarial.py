@@ -203,6 +203,16 @@ def test_a_server_that_says_nothing_is_not_waited_for_four_times(headers_first: 
         over.set()
 
 
+@pytest.mark.parametrize(
+    ("restore", "told"), [('ongoing-request="true"', "GLACIER"), ('ongoing-request="false", expiry-date="x"', "STANDARD")]
+)
+def test_a_file_that_is_restored_from_the_archive_for_a_while_can_be_read(restore: str, told: str) -> None:
+    headers = {"ETag": '"1"', "x-amz-storage-class": "GLACIER", "x-amz-restore": restore}
+    with scripted(lambda _asked: Answer(headers=headers)) as server:
+        entry = source_of(server).head(b"a")
+    assert entry is not None and entry.storage_class == told
+
+
 ERRORS: list[tuple[int, str, type[Exception], str]] = [
     (403, "InvalidAccessKeyId", AccessDenied, "access_key_id"),
     (403, "SignatureDoesNotMatch", AccessDenied, "secret_access_key"),
