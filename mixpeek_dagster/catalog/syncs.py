@@ -14,9 +14,10 @@ from mixpeek_dagster.catalog import request_tables, tables
 from mixpeek_dagster.catalog.connections import ConnectionRecords
 from mixpeek_dagster.catalog.listed_pages import ListedPageRecords
 from mixpeek_dagster.catalog.rows import chunks, hold, page
+from mixpeek_dagster.catalog.shared_keys import SharedKeyRecords
 from mixpeek_dagster.errors import NotFound, Transient
 from mixpeek_dagster.models.ids import BucketId, NamespaceId, SyncId, SyncJobId
-from mixpeek_dagster.models.syncs import Counters, Sync, SyncStatus
+from mixpeek_dagster.models.syncs import REQUEUED, Counters, Sync, SyncStatus
 
 _syncs, _keys, _jobs = tables.syncs, tables.source_keys, tables.sync_jobs
 _dead_letters = request_tables.dead_letters
@@ -75,6 +76,14 @@ class SyncRecords(ConnectionRecords):
     def hold(self, sync_id: SyncId) -> None:
         """Keep other transactions from changing it until this one ends."""
         hold(self._connection, _syncs.c.sync_id, sync_id)
+
+    def take_turn(self, bucket_id: BucketId) -> None:
+        """Keep the bucket's other syncs from registering files until this transaction ends: they may be the same files."""
+        oldest = select(_syncs.c.sync_id).where(_syncs.c.bucket_id == bucket_id).order_by(_syncs.c.created_at, _syncs.c.sync_id)
+        while (first := self._connection.execute(oldest.limit(1)).scalar()) is not None:
+            self.hold(first)
+            if self._connection.execute(oldest.limit(1)).scalar() == first:
+                return
 
     def get(self, sync_id: str, *, namespace_id: NamespaceId | None = None, bucket_id: BucketId | None = None) -> Sync:
         """By id.
@@ -141,8 +150,9 @@ class SyncRecords(ConnectionRecords):
         where = [_syncs.c.sync_id == sync_id] + ([_syncs.c.locked_by == owner] if owner else [])
         self._connection.execute(update(_syncs).where(*where).values(locked_by=None, lock_expires_at=None))
 
-    def remove(self, sync_id: SyncId) -> None:
-        self._connection.execute(delete(_keys).where(_keys.c.sync_id == sync_id))
+    def remove(self, sync_id: SyncId, *, keeps_keys: bool = False) -> None:
+        if not keeps_keys:
+            self._connection.execute(delete(_keys).where(_keys.c.sync_id == sync_id))
         self._pages.forget(sync_id)
         self._connection.execute(delete(_syncs).where(_syncs.c.sync_id == sync_id))
 
@@ -151,6 +161,7 @@ class SyncRecords(ConnectionRecords):
         for sync in self.all(bucket_id):
             self.remove(sync.sync_id)
             self.remove_unnamed_connection(sync.connection_id)
+        SharedKeyRecords(self._connection).forget_bucket(bucket_id)
 
     # Passes
 
@@ -191,6 +202,14 @@ class SyncRecords(ConnectionRecords):
             raise NotFound(f"No job {job_id!r} of sync {sync_id}.")
         return row
 
+    def prune_jobs(self, *, before: str, limit: int) -> int:
+        """Forget passes that began before a time and have ended, at most `limit`; how many."""
+        of_syncs = select(_jobs.c.sync_job_id).join(
+            _syncs, _syncs.c.sync_id == _jobs.c.sync_id
+        )  # one range of the index for each
+        old = of_syncs.where(_jobs.c.started_at < before, _jobs.c.completed_at.is_not(None)).limit(limit)
+        return self._connection.execute(delete(_jobs).where(_jobs.c.sync_job_id.in_(old))).rowcount
+
     # Dead letters: keys that cannot become objects as they are
 
     def dead_letters(
@@ -206,7 +225,7 @@ class SyncRecords(ConnectionRecords):
     def requeue(self, sync_id: SyncId, states: Sequence[KeyState]) -> int:
         """Make the next pass take dead letters for changed files; how many."""
         self._pages.forget(sync_id)
-        fresh = {"etag": "requeued", "state": int(KeyState.LIVE), "error": None, "retries": _keys.c.retries + 1}
+        fresh = {"etag": REQUEUED, "state": int(KeyState.LIVE), "error": None, "retries": _keys.c.retries + 1}
         return self._connection.execute(update(_keys).where(*_dead(sync_id, states)).values(fresh)).rowcount
 
     def give_up(self, sync_id: SyncId, states: Sequence[KeyState], *, reason: str, now: str) -> int:
@@ -248,6 +267,7 @@ class SyncRecords(ConnectionRecords):
         if not keys:
             return
         self._pages.forget(sync_id, [key.key for key in keys])
+        self._take_up(sync_id, [key.key for key in keys])
         rows = [key._asdict() | {"sync_id": sync_id, "seen": generation} for key in keys]
         if self._connection.dialect.name == "sqlite":
             from sqlalchemy.dialects.sqlite import insert as upsert
@@ -257,6 +277,14 @@ class SyncRecords(ConnectionRecords):
         changed: dict[str, Any] = {name: statement.excluded[name] for name in rows[0] if name not in ("sync_id", "key")}
         changed["retries"] = case((statement.excluded.error.is_(None), 0), else_=_keys.c.retries)
         self._connection.execute(statement.on_conflict_do_update(index_elements=["sync_id", "key"], set_=changed), rows)
+
+    def _take_up(self, sync_id: SyncId, keys: Sequence[bytes]) -> None:
+        """Somebody may have given up on these keys; what they are now was not meant."""
+        given_up = select(_dead_letters.c.key).where(_dead_letters.c.sync_id == sync_id).limit(1)
+        if self._connection.execute(given_up).first() is not None:
+            for chunk in chunks(keys):
+                mine = and_(_dead_letters.c.sync_id == sync_id, _dead_letters.c.key.in_(chunk))
+                self._connection.execute(delete(_dead_letters).where(mine))
 
     def set_key_state(self, sync_id: SyncId, keys: Sequence[bytes], state: KeyState) -> None:
         self._pages.forget(sync_id, keys)

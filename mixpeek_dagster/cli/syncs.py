@@ -35,7 +35,7 @@ def list_syncs(context: typer.Context) -> None:
             sync.sync_id,
             f"{sync.provider}: {sync.spec.source_path}",
             sync.status.value,
-            (sync.last_pass_at or "never")[:19],
+            report.last_pass[:19],
             (sync.next_pass_at or "none")[:19],
             str(last.listed),
             f"{last.new}/{last.changed}/{last.deleted}/{last.failed}",

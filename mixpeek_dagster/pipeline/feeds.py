@@ -5,22 +5,26 @@ what became of a file that may not be asked for. More deletes than a pass would 
 asks. News are acknowledged after the transaction that records what they led to: a crash makes them come again, which changes nothing.
 """
 
+import logging
 import time
 from dataclasses import dataclass, field
 from typing import cast
 
 from mixpeek_dagster.catalog.syncs import LockLost
-from mixpeek_dagster.errors import AccessDenied, MixpeekError, Transient, WrongState
+from mixpeek_dagster.errors import AccessDenied, MixpeekError, Transient, WrongState, words_of
 from mixpeek_dagster.models.batches import Batch
 from mixpeek_dagster.models.ids import SyncId
 from mixpeek_dagster.models.syncs import Counters, Phase, Sync, SyncStatus
 from mixpeek_dagster.pipeline.intake import Intake
 from mixpeek_dagster.pipeline.merge import ask_for, believed_deletes, compare, config_hash
-from mixpeek_dagster.pipeline.removal import finish_removals, remove_objects
+from mixpeek_dagster.pipeline.removal import finish_removals
+from mixpeek_dagster.pipeline.sharing import let_go
 from mixpeek_dagster.pipeline.syncs import LOCK_S
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.storage.feed import FeedSource, News
 from mixpeek_dagster.storage.provider import Entry, Page
+
+logger = logging.getLogger("mixpeek_dagster.feeds")
 
 
 class NotNow(WrongState, Transient):
@@ -134,11 +138,12 @@ def _look(warehouse: Warehouse, sync_id: SyncId, owner: str, news: News, doubt: 
         raise refused[0]
     if doubt is not None and gone and not source.list_page(limit=1).entries:
         gone = []  # an unmounted or emptied folder looks like this: a pass asks before it deletes
-    intake = Intake(sync, bucket, source, again=doubt.again if doubt is not None else 0)
+    intake = Intake(warehouse, sync, bucket, source, again=doubt.again if doubt is not None else 0)
     cursor = sync.cursor.model_copy(update={"generation": sync.cursor.generation + 1, "pass_hash": pass_hash})
     position = sync.cursor.feed_position if doubt is not None else news.position
     with warehouse.catalog.transaction() as records:
         now = warehouse.now()
+        records.syncs.take_turn(sync.bucket_id)
         rows = {key: row[:6] for key, row in records.syncs.keys_named(sync_id, keys).items()}
         present = {entry.key: rows[entry.key] for entry in there if entry.key in rows}
         found = compare(records, intake, cursor, Page(there, None), present, source=source, room=0, now=now)
@@ -147,8 +152,10 @@ def _look(warehouse: Warehouse, sync_id: SyncId, owner: str, news: News, doubt: 
         doomed += found.taken.drifted
         is_too_many = len(doomed) > _believed(sync, doubt)
         doomed = [] if is_too_many else doomed
-        lost = [str(row[5]) for row in doomed if row[5]]
-        remove_objects(records, warehouse, lost, now=now)
+        drifted = {row[0] for row in found.taken.drifted}
+        lost = {row[0]: str(row[5]) for row in doomed if row[5]}
+        let_go(records, warehouse, sync, {key: lost[key] for key in lost if key in drifted}, now=now)
+        let_go(records, warehouse, sync, {key: lost[key] for key in lost if key not in drifted}, now=now, are_gone=True)
         records.syncs.remove_keys(sync_id, [row[0] for row in doomed])
         decided = {*(key.key for key in found.taken.keys), *found.taken.gone_keys}
         unread = decided.union(row[0] for row in found.taken.drifted)
@@ -198,4 +205,7 @@ def follow_all(warehouse: Warehouse, *, budget_s: float) -> dict[SyncId, Looked 
             continue
         except MixpeekError as error:
             done[sync.sync_id] = error
+        except Exception as error:  # the other feeds are followed all the same
+            logger.exception("The feed of sync %s failed.", sync.sync_id)
+            done[sync.sync_id] = MixpeekError(words_of(error))
     return done

@@ -206,7 +206,10 @@ def room_of(cursor: SyncCursor, spec: SyncSpec) -> int:
 def held_deletes(cursor: SyncCursor, spec: SyncSpec, *, missing: int, registered: int) -> int:
     """How many deletes are too many to believe: more than 100 and the allowed share, or everything there was; and more than were
     confirmed."""
-    vanished = cursor.counters.listed == cursor.counters.skipped  # nothing that the filters take was listed
+    done, before = cursor.counters, registered - cursor.counters.new
+    is_same_sync = cursor.config_hash == cursor.pass_hash and spec.max_deleted_ratio < 1
+    # Nothing was listed that the filters take; or other files in place of all that there were, as with somebody else's credentials.
+    vanished = done.listed == done.skipped or (is_same_sync and missing >= before > 1)
     most = 0 if vanished else believed_deletes(spec, registered=registered)
     return missing if missing > max(most, cursor.confirmed_deletes) else 0
 

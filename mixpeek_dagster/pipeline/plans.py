@@ -86,8 +86,11 @@ class PassPlan(Value):
         return sum(known) if len(known) == len(self.costs) else None
 
 
-def plan_sync(warehouse: Warehouse, sync_id: SyncId, *, budget_s: float = float("inf")) -> PassPlan:
+def plan_sync(warehouse: Warehouse, sync_id: SyncId, *, budget_s: float = float("inf"), full: bool = False) -> PassPlan:
     """List a sync's source and say what its next run would do. A pass that is under way is planned to its end.
+
+    Args:
+        full: of the next full pass, which looks at every file again; what is left of a pass under way is in it.
 
     Raises:
         NotFound: no such sync. Invalid: its connection does not fit any more. Failures of the provider are told in the plan.
@@ -95,6 +98,9 @@ def plan_sync(warehouse: Warehouse, sync_id: SyncId, *, budget_s: float = float(
     with warehouse.catalog.reading() as records:
         sync = records.syncs.get(sync_id)
         bucket = records.buckets.get(sync.bucket_id, namespace_id=sync.namespace_id)
+    if full:
+        at_rest = sync.cursor.model_copy(update={"phase": Phase.IDLE})
+        sync = sync.model_copy(update={"cursor": at_rest, "pending_full": True})
     with Scratch() as scratch:
         return _Planner(warehouse, sync, bucket, scratch).run(deadline=time.monotonic() + budget_s)
 
@@ -110,7 +116,7 @@ class _Planner:
     def __init__(self, warehouse: Warehouse, sync: Sync, bucket: Bucket, scratch: Scratch) -> None:
         self.warehouse, self.sync, self.scratch, self.sums = warehouse, sync, scratch, _Sums()
         self.source: ObjectSource = warehouse.source(sync)
-        self.intake = Intake(sync, bucket, self.source)
+        self.intake = Intake(warehouse, sync, bucket, self.source)
         self.cursor, pass_hash = sync.cursor, config_hash(sync, bucket, place=self.source.uri)
         if self.cursor.phase is Phase.IDLE or self.cursor.pass_hash != pass_hash:
             self.cursor = first_cursor(sync, self.source, pass_hash=pass_hash)
@@ -203,7 +209,7 @@ class _Planner:
         """Objects whose extraction failed are tried again, but for those that change or go now."""
         most = TRIED_AGAIN if self.cursor.counters.listed else 0
         failed, _ = records.objects.failed_of_sync(self.sync.sync_id, dead=False, limit=most)
-        blobs = {str(stored.blobs[0].key).encode("utf-8", "surrogateescape"): stored.blobs[0] for stored in failed}
+        blobs = {stored.blobs[0].source_key(): stored.blobs[0] for stored in failed}
         decided = self.scratch.decided(list(blobs))
         as_before = {key: row is not None and row[2:4] == (blobs[key].etag, blobs[key].version) for key, row in decided.items()}
         again = [stored for stored, key in zip(failed, blobs) if as_before.get(key, True)]

@@ -5,13 +5,14 @@ objects and batch items in the transaction that moves the cursor, and a key that
 goes. A pass may stop after any page and go on later, in another process.
 """
 
+import logging
 import time
 from dataclasses import dataclass
 
 from mixpeek_dagster.catalog import Records
 from mixpeek_dagster.catalog.listed_pages import ListedPage
 from mixpeek_dagster.catalog.syncs import KeyState, LockLost
-from mixpeek_dagster.errors import BadListing, CatalogError, MixpeekError, NotFound
+from mixpeek_dagster.errors import BadListing, CatalogError, MixpeekError, NotFound, ProviderDown, words_of
 from mixpeek_dagster.models.buckets import Bucket
 from mixpeek_dagster.models.ids import SyncId, SyncJobId, new_id
 from mixpeek_dagster.models.objects import ObjectStatus
@@ -36,11 +37,16 @@ from mixpeek_dagster.pipeline.merge import (
     room_of,
     unordered_cursor,
 )
-from mixpeek_dagster.pipeline.removal import finish_removals, remove_objects
+from mixpeek_dagster.pipeline.removal import finish_removals
+from mixpeek_dagster.pipeline.sharing import let_go
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.storage.provider import Entry, ObjectSource, Page
 
 LOCK_S = 120.0
+LONGEST_WAIT_S = 3600.0
+"""A provider that asks to be left alone for longer is asked again all the same."""
+
+logger = logging.getLogger("mixpeek_dagster.syncs")
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,8 @@ def advance(warehouse: Warehouse, sync_id: SyncId, *, budget_s: float, force: bo
 
     None when there is nothing to do: the pass is not due (and not `force`d), the sync is paused, or another process has its lock; also
     when it was deleted during the call.
-    Errors of the provider end the call, are recorded on the sync, and keep the cursor: the next call repeats the failed page.
+    Errors of the provider end the call, are recorded on the sync, and keep the cursor: the next call repeats the failed page. So do
+    others that nobody expected; only those of the catalog, which could not be recorded, are raised.
     """
     owner = warehouse.new_holder()
     with warehouse.catalog.transaction() as records:
@@ -77,7 +84,10 @@ def advance(warehouse: Warehouse, sync_id: SyncId, *, budget_s: float, force: bo
         return None
     except CatalogError:
         raise  # it could not be recorded
-    except MixpeekError as error:
+    except Exception as error:
+        if not isinstance(error, MixpeekError):
+            logger.exception("The pass of sync %s failed in a way that nobody expected.", sync_id)
+            error = MixpeekError(f"{words_of(error)[:800]}. This is a defect of mixpeek_dagster: please report it.")
         try:
             return _record_failure(warehouse, sync_id, owner, error)
         except (LockLost, NotFound):
@@ -98,7 +108,7 @@ class _Pass:
         self.is_paused = False
         self.refusal: str | None = None
         self.source: ObjectSource = warehouse.source(sync)
-        self.intake = Intake(sync, bucket, self.source)
+        self.intake = Intake(warehouse, sync, bucket, self.source)
         self.started = time.perf_counter()
         self.pass_hash = config_hash(sync, bucket, place=self.source.uri)
 
@@ -176,6 +186,7 @@ class _Pass:
             return self._pass_over(known, page)
         before, now = self.cursor, self.warehouse.now()
         with self.warehouse.catalog.transaction() as records:
+            records.syncs.take_turn(self.sync.bucket_id)
             rows = registered(records, self.sync, before, page)
             room = room_of(before, self.sync.spec)
             found = compare(records, self.intake, before, page, rows, source=self.source, room=room, now=now)
@@ -240,7 +251,10 @@ class _Pass:
         back = [key.key for key, answer in zip(doomed, answers) if isinstance(answer, Entry)]
         with self.warehouse.catalog.transaction() as records:
             now = self.warehouse.now()
-            remove_objects(records, self.warehouse, [key.object_id for key in gone if key.object_id], now=now)
+            records.syncs.take_turn(self.sync.bucket_id)
+            for are_gone in (False, True):
+                lost = {key.key: key.object_id for key in gone if key.object_id and are_gone is not (key.key in drifted)}
+                let_go(records, self.warehouse, self.sync, lost, now=now, are_gone=are_gone)
             records.syncs.remove_keys(sync_id, [key.key for key in gone])
             records.syncs.found_again(sync_id, back)
             self._save(records, deleted_upto(self.cursor, doomed[-1].key, answers, seconds=self._lap()))
@@ -331,6 +345,8 @@ def _record_failure(warehouse: Warehouse, sync_id: SyncId, owner: str, error: Mi
         cursor = _without_token(sync.cursor, warehouse.source(sync)) if isinstance(error, BadListing) else sync.cursor
         failures = sync.consecutive_failures + 1
         wait_s = min(5.0 * 2 ** min(failures, 16), max(float(sync.spec.polling_interval_seconds), 300.0))
+        if isinstance(error, ProviderDown) and error.retry_after_s is not None:
+            wait_s = max(wait_s, min(error.retry_after_s, LONGEST_WAIT_S))
         records.syncs.save(
             sync_id,
             owner=owner,

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from mixpeek_dagster.cli import app, syncs
 from mixpeek_dagster.errors import ProviderDown
+from mixpeek_dagster.pipeline.sync_reports import report_of
 from tests.pipeline.worlds import Library
 
 Say = Callable[..., str]
@@ -49,6 +50,18 @@ def test_a_sync_says_what_a_person_asks(library: Library, say: Say) -> None:
     library.run()
     (row,) = [line for line in say().splitlines() if library.sync.sync_id in line]
     assert row.split("│")[9].strip() == "0"
+
+
+def test_a_first_pass_of_several_runs_is_said_to_go_on(library: Library, say: Say) -> None:
+    library.configure(max_objects_per_run=2)
+    fill(library, 3)
+    library.advance()
+    assert ("the first goes on" in say(), "never" in say()) == (True, False)
+    with library.warehouse.catalog.reading() as records:
+        report = report_of(records, library.now())
+    assert report.words.startswith("The first pass goes on (feeds are followed after it): 2 listed")
+    library.poll()
+    assert "the first goes on" not in say()
 
 
 def test_a_plan_prints_counts_bytes_and_cost_and_changes_nothing(library: Library, say: Say) -> None:

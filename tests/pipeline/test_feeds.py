@@ -5,11 +5,12 @@ import random
 import pytest
 
 from mixpeek_dagster.errors import AccessDenied, ProviderDown
+from mixpeek_dagster.pipeline.creation import create_sync
 from mixpeek_dagster.pipeline.feeds import Looked, NotNow, follow, follow_all
 from mixpeek_dagster.storage.feed import News
 from mixpeek_dagster.storage.provider import Entry
-from mixpeek_dagster.testing import FakeSource
-from tests.pipeline.worlds import Library
+from mixpeek_dagster.testing import FakeSource, FakeWorld
+from tests.pipeline.worlds import FAKE, NOW, Library
 
 
 def tell(library: Library, *keys: str, **more: object) -> None:
@@ -117,6 +118,26 @@ def test_a_sync_whose_configuration_changed_makes_its_pass_first(told: Library) 
     assert follow_all(told.warehouse, budget_s=5) == {}
     told.poll()
     assert take(told) == Looked(messages=1)
+
+
+def test_a_feed_whose_failure_is_a_defect_keeps_no_other_from_being_followed(told: Library) -> None:
+    broken = told.sync
+    well = FakeSource.worlds["well"] = FakeWorld(told=[])
+    with told.warehouse.catalog.transaction() as records:
+        body = {"provider": FAKE, "connection": {"world": "well"}, "sync_config": {"source_path": "/"}}
+        told.sync = create_sync(records, body, warehouse=told.warehouse, bucket=told.bucket, now=NOW)
+    told.poll()
+    well.put("new.txt", b"new")
+    well.told = [News(keys=[b"new.txt"], messages=1)]
+
+    def defect(_method: str) -> None:
+        raise KeyError("name")
+
+    told.world.before = defect
+    tell(told, "a.txt")
+    done = follow_all(told.warehouse, budget_s=5)
+    assert done[told.sync.sync_id] == Looked(messages=1, new=1)
+    assert str(done[broken.sync_id]) == "KeyError: 'name'"
 
 
 def test_files_that_the_filters_do_not_take_are_not_taken_from_a_feed(told: Library) -> None:

@@ -9,16 +9,18 @@ from typing import Any
 
 import pytest
 
-from mixpeek_dagster.catalog.syncs import JobRow, KeyState, SyncRecords
-from mixpeek_dagster.errors import AccessDenied, BadListing, ProviderDown
+from mixpeek_dagster.catalog.syncs import JobRow, KeyState, SourceKey, SyncRecords
+from mixpeek_dagster.errors import AccessDenied, Archived, BadListing, ProviderDown
 from mixpeek_dagster.models.batches import BatchStatus
 from mixpeek_dagster.models.ids import SyncId, SyncJobId
-from mixpeek_dagster.models.objects import ObjectStatus
+from mixpeek_dagster.models.objects import MAX_TRIES, ObjectStatus, StoredObject
 from mixpeek_dagster.models.syncs import Phase, Sync, SyncStatus
 from mixpeek_dagster.pipeline.cascade import delete_bucket
 from mixpeek_dagster.pipeline.creation import create_sync
 from mixpeek_dagster.pipeline.merge import config_hash
-from mixpeek_dagster.pipeline.sync_control import confirm_deletes, pause, resume, trigger
+from mixpeek_dagster.pipeline.plans import plan_sync
+from mixpeek_dagster.pipeline.sync_control import confirm_deletes, delete_sync, give_up, pause, requeue, resume, trigger
+from mixpeek_dagster.pipeline.sync_reports import DEAD, dead_letters
 from mixpeek_dagster.pipeline.syncs import LOCK_S, advance
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.storage.provider import Entry
@@ -882,6 +884,67 @@ def test_archived_files_wait_until_they_are_restored(library: Library) -> None:
     library.assert_follows_source()
 
 
+def test_an_archived_file_that_is_restored_for_a_while_is_read_when_it_is_requeued(library: Library) -> None:
+    library.world.put("a.txt", b"cold", storage_class="GLACIER")
+    library.cycle()
+    assert (library.keys(), library.texts()) == ({"a.txt": KeyState.ARCHIVED}, [])
+    with library.warehouse.catalog.transaction() as records:  # restored: it is listed as before
+        (letter,) = records.syncs.rejected(library.sync.sync_id)
+        assert letter.error == "stored as GLACIER: move it to a class that can be read, or restore it and requeue it"
+        assert requeue(records, library.now(), [KeyState.ARCHIVED], now=NOW) == 1
+    planned = plan_sync(library.warehouse, library.sync.sync_id).counters
+    assert (library.cycle().counters.new, planned.new) == (1, 1)
+    assert (library.keys(), library.texts()) == ({"a.txt": KeyState.LIVE}, [4])
+    library.cycle()
+    library.world.put("a.txt", b"colder", storage_class="GLACIER")
+    library.cycle()
+    assert library.keys() == {"a.txt": KeyState.ARCHIVED}, "what is written to the archive anew waits again"
+    assert library.texts() == [4]
+
+
+def test_an_archived_file_that_is_requeued_too_early_says_why_it_cannot_be_read(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mixpeek_dagster.pipeline.reading.time.sleep", lambda _: None)
+    library.world.put("a.txt", b"cold", storage_class="GLACIER")
+    library.cycle()
+    with library.warehouse.catalog.transaction() as records:
+        requeue(records, library.now(), [KeyState.ARCHIVED], now=NOW)
+
+    def archived(name: str) -> None:
+        if name == "open":
+            raise Archived("a.txt cannot be read: restore it.")
+
+    library.world.before = archived
+    for _ in range(MAX_TRIES + 1):
+        library.cycle()
+    library.world.before = lambda _: None
+    with library.warehouse.catalog.transaction() as records:
+        (letter,), _ = dead_letters(records, library.sync.sync_id, limit=10)
+        assert isinstance(letter, StoredObject) and "restore it" in str(letter.error)
+        assert requeue(records, library.now(), DEAD, now=NOW) == 1
+    library.cycle()
+    assert library.texts() == [4]
+
+
+def test_a_later_revision_of_what_was_given_up_is_a_dead_letter_again(library: Library) -> None:
+    for name in ("a.txt", "b.txt"):
+        library.world.put(name, b"cold", storage_class="GLACIER")
+    library.cycle()
+
+    def letters() -> list[bytes]:
+        with library.warehouse.catalog.transaction() as records:
+            return [one.key for one in dead_letters(records, library.sync.sync_id, limit=10)[0] if isinstance(one, SourceKey)]
+
+    with library.warehouse.catalog.transaction() as records:
+        assert give_up(records, library.now(), DEAD, now=NOW) == 2
+    library.cycle()
+    assert letters() == []
+    library.world.put("a.txt", b"colder", storage_class="GLACIER")
+    library.cycle()
+    assert letters() == [b"a.txt"]
+
+
 def test_an_object_whose_file_is_archived_goes_with_its_file(library: Library) -> None:
     fill(library, "a.txt", "b.txt")
     library.poll()
@@ -1279,7 +1342,7 @@ def test_a_requeued_key_is_looked_at_although_its_page_is_as_it_was(library: Lib
     with library.warehouse.catalog.transaction() as records:
         assert records.syncs.requeue(library.sync.sync_id, [KeyState.ARCHIVED]) == 1
     before = library.world.calls["passed over"]
-    assert library.poll().counters.failed == 1
+    assert library.poll().counters.new == 1, "it is tried"
     assert library.world.calls["passed over"] == before
 
 
@@ -1293,3 +1356,102 @@ def test_a_page_whose_update_was_not_wanted_is_read_until_it_is(library: Library
     library.configure(reconcile={"on_update": True})
     assert library.poll().counters.changed == 1
     library.assert_follows_source()
+
+
+# Syncs that are deleted, and made again
+
+
+def test_nothing_waits_for_ever_for_a_sync_that_was_deleted_during_its_pass(library: Library) -> None:
+    library.world.page_size = 1
+    fill(library, "a.txt", "b.txt", "c.txt")
+    library.advance(budget_s=0)
+    delete(library)
+    assert library.statuses() == {BatchStatus.QUEUED}
+    library.run()
+    (stored,) = library.objects().values()
+    assert (stored.status, "was deleted" in str(stored.error)) == (ObjectStatus.FAILED, True)
+    assert all(status.is_terminal for status in library.statuses())
+
+
+def test_drafts_that_a_sync_was_not_to_submit_outlive_it(library: Library) -> None:
+    library.configure(skip_batch_submission=True)
+    fill(library, "a.txt")
+    library.poll()
+    delete(library)
+    assert library.statuses() == {BatchStatus.DRAFT}
+
+
+def delete(library: Library) -> None:
+    with library.warehouse.catalog.transaction() as records:
+        delete_sync(records, library.warehouse, library.now(), now=library.warehouse.now())
+
+
+def test_other_files_in_place_of_all_that_there_were_are_not_believed(library: Library) -> None:
+    """So it looks when credentials are those of another account."""
+    fill(library, "a.txt", "b.txt", "c.txt")
+    library.cycle()
+    kept = dict(library.world.files)
+    library.world.files.clear()
+    fill(library, "theirs.txt")
+    counters = library.poll().counters
+    assert (counters.new, counters.deleted, counters.held) == (1, 0, 3)
+    assert "nothing was deleted" in str(library.now().last_error)
+    library.world.files.update(kept)
+    assert library.poll().counters.held == 0
+    library.assert_follows_source()
+
+
+@pytest.mark.parametrize("config", [{"max_deleted_ratio": 1.0}, {}], ids=["allowed", "confirmed"])
+def test_a_source_may_be_filled_anew(library: Library, config: dict[str, Any]) -> None:
+    library.configure(**config)
+    fill(library, "a.txt", "b.txt")
+    library.cycle()
+    library.world.files.clear()
+    fill(library, "c.txt", "d.txt")
+    library.poll()
+    if not config:
+        library.set_sync(confirmed_deletes=2)
+        library.poll()
+    library.assert_follows_source()
+
+
+def test_the_only_file_may_be_renamed(library: Library) -> None:
+    fill(library, "a.txt")
+    library.cycle()
+    library.world.files.clear()
+    fill(library, "b.txt")
+    assert library.poll().counters.deleted == 1
+    library.assert_follows_source()
+
+
+def test_what_nobody_expected_is_recorded_on_the_sync_and_tried_again_later(library: Library) -> None:
+    fill(library, "a.txt")
+    library.cycle()
+
+    def broken(name: str) -> None:
+        if name == "list":
+            raise KeyError("surprise")
+
+    library.world.before = broken
+    progress = library.advance()
+    assert progress is not None
+    assert not progress.finished
+    now = library.now()
+    assert "KeyError: 'surprise'" in str(now.last_error)
+    assert "report it" in str(now.last_error)
+    assert (now.consecutive_failures, now.status) == (1, SyncStatus.ACTIVE)
+    assert str(now.next_pass_at) > library.warehouse.now()
+    library.world.before = lambda _: None
+    fill(library, "b.txt")
+    library.poll()
+    library.assert_follows_source()
+
+
+@pytest.mark.parametrize(("asked", "waits"), [(120.0, 120.0), (1.0, 10.0), (1e9, 3600.0), (None, 10.0)])
+def test_a_provider_is_left_alone_for_as_long_as_it_asks(library: Library, asked: float | None, waits: float) -> None:
+    def busy(name: str) -> None:
+        raise ProviderDown("429", retry_after_s=asked)
+
+    library.world.before = busy
+    library.advance()
+    assert library.now().next_pass_at == library.warehouse.now(plus_s=waits)
