@@ -213,7 +213,7 @@ class FakeSource:
         return key.decode("utf-8", "surrogateescape")
 
     def location(self, key: bytes) -> str:
-        return f"{self.uri}/{key!r}"
+        return f"{self.uri.removesuffix(self.prefix.decode().strip('/'))}/{key!r}"
 
     def check(self) -> None:
         self._called("check")

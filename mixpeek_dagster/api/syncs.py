@@ -153,10 +153,9 @@ def patch(body: SyncPatch, warehouse: Opened, sync: InSync) -> SyncAnswer:
 
 @router.delete("/{sync_id}")
 def delete(warehouse: Opened, sync: InSync) -> dict[str, Any]:
-    """Delete a sync. Its objects and their documents stay; their files cannot be read again."""
+    """Delete a sync. Its objects and their documents stay, and a sync that is made again for the same place takes them over."""
     with warehouse.catalog.transaction() as records:
-        records.syncs.remove(sync.sync_id)
-        records.syncs.remove_unnamed_connection(sync.connection_id)
+        pipeline.delete_sync(records, warehouse, sync, now=warehouse.now())
     return {"success": True, "message": "Successfully deleted", "sync_config_id": sync.sync_id}
 
 
@@ -167,7 +166,7 @@ def trigger(warehouse: Opened, sync: InSync, full_sync: bool = False, dry_run: b
     A dry run ends after 50 seconds: `is_complete` says whether that was enough for the whole source.
     """
     if dry_run:
-        return _planned(plan_sync(warehouse, sync.sync_id, budget_s=_PLAN_S))
+        return _planned(plan_sync(warehouse, sync.sync_id, budget_s=_PLAN_S, full=full_sync), full=full_sync)
     with warehouse.catalog.transaction() as records:
         job_id = pipeline.trigger(records, sync, full=full_sync, now=warehouse.now())
     ids = {"sync_config_id": sync.sync_id, "sync_id": sync.sync_id, "sync_job_id": job_id}
@@ -175,11 +174,12 @@ def trigger(warehouse: Opened, sync: InSync, full_sync: bool = False, dry_run: b
     return SyncTriggerAnswer(**ids, status="running", full_sync=full_sync, message=words)
 
 
-def _planned(made: PassPlan) -> PlanAnswer:
+def _planned(made: PassPlan, *, full: bool) -> PlanAnswer:
     words = made.error or "Nothing was written."
     if made.counters.held:
         words = f"{made.counters.held} deletes are more than the guard believes: a pass holds them back until they are confirmed."
-    return PlanAnswer(**made.model_dump(), sync_config_id=made.sync_id, estimated_seconds=made.seconds, message=words)
+    more = {"sync_config_id": made.sync_id, "full_sync": full, "estimated_seconds": made.seconds, "message": words}
+    return PlanAnswer(**made.model_dump(), **more)
 
 
 @router.post("/{sync_id}/confirm")

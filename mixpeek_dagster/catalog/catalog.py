@@ -33,6 +33,7 @@ from mixpeek_dagster.catalog.objects import ObjectRecords
 from mixpeek_dagster.catalog.queries import register_functions
 from mixpeek_dagster.catalog.retrievers import RetrieverRecords
 from mixpeek_dagster.catalog.runs import RunRecords
+from mixpeek_dagster.catalog.shared_keys import SharedKeyRecords
 from mixpeek_dagster.catalog.syncs import SyncRecords
 from mixpeek_dagster.catalog.tasks import TaskRecords
 from mixpeek_dagster.catalog.turns import Turns
@@ -77,6 +78,10 @@ class Records:
     @cached_property
     def listed_pages(self) -> ListedPageRecords:
         return ListedPageRecords(self.connection)
+
+    @cached_property
+    def shared_keys(self) -> SharedKeyRecords:
+        return SharedKeyRecords(self.connection)
 
     @cached_property
     def objects(self) -> ObjectRecords:

@@ -1,4 +1,4 @@
-"""Records of connections and syncs, and of the keys each sync has registered.
+"""Records of syncs, and of the keys each sync has registered.
 
 A sync's row is written only by the holder of its lock; a write by anybody else changes no row and raises `LockLost`.
 """
@@ -8,28 +8,35 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection as Database
-from sqlalchemy import Row, and_, case, delete, func, insert, or_, select, update
+from sqlalchemy import Row, and_, case, delete, func, insert, or_, select, text, update
 
 from mixpeek_dagster.catalog import request_tables, tables
+from mixpeek_dagster.catalog.connections import ConnectionRecords
 from mixpeek_dagster.catalog.listed_pages import ListedPageRecords
-from mixpeek_dagster.catalog.rows import chunks, find, hold, insert_unique, page, update_unique
+from mixpeek_dagster.catalog.rows import chunks, hold, page
+from mixpeek_dagster.catalog.shared_keys import SharedKeyRecords
 from mixpeek_dagster.errors import NotFound, Transient
-from mixpeek_dagster.models.ids import BucketId, ConnectionId, NamespaceId, SyncId, SyncJobId
-from mixpeek_dagster.models.syncs import Connection, Counters, Sync, SyncStatus
+from mixpeek_dagster.models.ids import BucketId, NamespaceId, SyncId, SyncJobId
+from mixpeek_dagster.models.syncs import REQUEUED, Counters, Sync, SyncStatus
 
-_syncs, _keys, _jobs, _connections = tables.syncs, tables.source_keys, tables.sync_jobs, tables.connections
+_syncs, _keys, _jobs = tables.syncs, tables.source_keys, tables.sync_jobs
 _dead_letters = request_tables.dead_letters
 
 
 class KeyState(IntEnum):
     """LIVE has an object; MISSING was not listed and waits to be confirmed gone; REJECTED does not fit the bucket; ARCHIVED cannot be
-    read. A REJECTED or ARCHIVED key may still have the object of an earlier revision, which goes when the file goes."""
+    read; DRIFTED is listed and not taken any more. A REJECTED or ARCHIVED key may still have the object of an earlier revision, which
+    goes when the file goes."""
 
     LIVE = 0
     MISSING = 1
     REJECTED = 2
     ARCHIVED = 3
+    DRIFTED = 4
 
+
+DOOMED = frozenset({KeyState.MISSING, KeyState.DRIFTED})
+"""Keys that the end of a pass takes away with their objects, if it believes them."""
 
 ARCHIVED_WORDS = "stored as "
 """How the error of an ARCHIVED key begins."""
@@ -56,53 +63,10 @@ class LockLost(Transient):
     """Another process has taken the sync over; nothing of this step was recorded."""
 
 
-class SyncRecords:
+class SyncRecords(ConnectionRecords):
     def __init__(self, connection: Database) -> None:
-        self._connection = connection
+        super().__init__(connection)
         self._pages = ListedPageRecords(connection)  # whatever writes keys forgets the pages they are in
-
-    # Connections
-
-    def add_connection(self, connection: Connection, *, body: dict[str, Any], secrets: str | None) -> None:
-        """`body` is the config without its secrets, `secrets` their ciphertext."""
-        row = connection.model_dump(exclude={"config"}) | {"body": body, "secrets": secrets}
-        taken = f"Connection name {connection.name!r} is taken; choose another."
-        insert_unique(self._connection, _connections, row, taken=taken)
-
-    def connection(self, identifier: str) -> tuple[Connection, str | None]:
-        """By id or name, with the ciphertext of its secrets.
-
-        Raises:
-            NotFound: there is none.
-        """
-        row = find(self._connection, _connections, identifier, id="connection_id", name="name")
-        if row is None:
-            raise NotFound(f"No connection {identifier!r}.")
-        return _connection(row), row.secrets
-
-    def connections(self) -> list[Connection]:
-        """Every connection that somebody named, oldest first; those given inline with a sync belong to it."""
-        return [one for one in self.all_connections() if one.name != one.connection_id]
-
-    def all_connections(self) -> list[Connection]:
-        """Every connection, oldest first."""
-        query = select(_connections).order_by(_connections.c.created_at, _connections.c.connection_id)
-        return [_connection(row) for row in self._connection.execute(query)]
-
-    def put_connection(self, connection: Connection, *, body: dict[str, Any], secrets: str | None) -> None:
-        """Replace a connection. Raises AlreadyExists for a taken name."""
-        row = connection.model_dump(exclude={"config", "created_at"}) | {"body": body, "secrets": secrets}
-        changed = update(_connections).where(_connections.c.connection_id == connection.connection_id).values(row)
-        update_unique(self._connection, changed, taken=f"Connection name {connection.name!r} is taken; choose another.")
-
-    def swap_secrets(self, connection_id: ConnectionId, *, old: str | None, new: str, now: str) -> bool:
-        """Replace a connection's secrets, if they are still `old`."""
-        same = _connections.c.secrets.is_(None) if old is None else _connections.c.secrets == old
-        changed = update(_connections).where(_connections.c.connection_id == connection_id, same)
-        return self._connection.execute(changed.values(secrets=new, updated_at=now)).rowcount == 1
-
-    def remove_connection(self, connection_id: ConnectionId) -> None:
-        self._connection.execute(delete(_connections).where(_connections.c.connection_id == connection_id))
 
     # Syncs
 
@@ -112,6 +76,14 @@ class SyncRecords:
     def hold(self, sync_id: SyncId) -> None:
         """Keep other transactions from changing it until this one ends."""
         hold(self._connection, _syncs.c.sync_id, sync_id)
+
+    def take_turn(self, bucket_id: BucketId) -> None:
+        """Keep the bucket's other syncs from registering files until this transaction ends: they may be the same files."""
+        oldest = select(_syncs.c.sync_id).where(_syncs.c.bucket_id == bucket_id).order_by(_syncs.c.created_at, _syncs.c.sync_id)
+        while (first := self._connection.execute(oldest.limit(1)).scalar()) is not None:
+            self.hold(first)
+            if self._connection.execute(oldest.limit(1)).scalar() == first:
+                return
 
     def get(self, sync_id: str, *, namespace_id: NamespaceId | None = None, bucket_id: BucketId | None = None) -> Sync:
         """By id.
@@ -156,17 +128,17 @@ class SyncRecords:
         )
         return done.rowcount == 1
 
-    def save(self, sync_id: SyncId, *, owner: str, **values: Any) -> None:
-        """Write the state of a pass, as its lock's holder.
+    def save(self, sync_id: SyncId, *, owner: str, **values: Any) -> SyncStatus:
+        """Write the state of a pass, as its lock's holder; the sync's status, which somebody may have changed meanwhile.
 
         Raises:
             LockLost: the lock is not `owner`'s any more.
         """
-        done = self._connection.execute(
-            update(_syncs).where(_syncs.c.sync_id == sync_id, _syncs.c.locked_by == owner).values(**values)
-        )
-        if done.rowcount != 1:
+        mine = update(_syncs).where(_syncs.c.sync_id == sync_id, _syncs.c.locked_by == owner)
+        row = self._connection.execute(mine.values(**values).returning(_syncs.c.status)).first()
+        if row is None:
             raise LockLost(f"Sync {sync_id} was taken over by another process; this step was not recorded.")
+        return SyncStatus(row.status)
 
     def settle_status(self, sync_id: SyncId, status: SyncStatus) -> None:
         """Record what a pass made of the sync, unless it was paused meanwhile."""
@@ -178,8 +150,9 @@ class SyncRecords:
         where = [_syncs.c.sync_id == sync_id] + ([_syncs.c.locked_by == owner] if owner else [])
         self._connection.execute(update(_syncs).where(*where).values(locked_by=None, lock_expires_at=None))
 
-    def remove(self, sync_id: SyncId) -> None:
-        self._connection.execute(delete(_keys).where(_keys.c.sync_id == sync_id))
+    def remove(self, sync_id: SyncId, *, keeps_keys: bool = False) -> None:
+        if not keeps_keys:
+            self._connection.execute(delete(_keys).where(_keys.c.sync_id == sync_id))
         self._pages.forget(sync_id)
         self._connection.execute(delete(_syncs).where(_syncs.c.sync_id == sync_id))
 
@@ -188,12 +161,7 @@ class SyncRecords:
         for sync in self.all(bucket_id):
             self.remove(sync.sync_id)
             self.remove_unnamed_connection(sync.connection_id)
-
-    def remove_unnamed_connection(self, connection_id: str) -> None:
-        """Delete a connection that was given inline with a sync, and so has no name of its own, once no sync uses it."""
-        used = select(_syncs.c.sync_id).where(_syncs.c.connection_id == connection_id).exists()
-        unnamed = and_(_connections.c.connection_id == connection_id, _connections.c.name == connection_id)
-        self._connection.execute(delete(_connections).where(unnamed, ~used))
+        SharedKeyRecords(self._connection).forget_bucket(bucket_id)
 
     # Passes
 
@@ -234,6 +202,14 @@ class SyncRecords:
             raise NotFound(f"No job {job_id!r} of sync {sync_id}.")
         return row
 
+    def prune_jobs(self, *, before: str, limit: int) -> int:
+        """Forget passes that began before a time and have ended, at most `limit`; how many."""
+        of_syncs = select(_jobs.c.sync_job_id).join(
+            _syncs, _syncs.c.sync_id == _jobs.c.sync_id
+        )  # one range of the index for each
+        old = of_syncs.where(_jobs.c.started_at < before, _jobs.c.completed_at.is_not(None)).limit(limit)
+        return self._connection.execute(delete(_jobs).where(_jobs.c.sync_job_id.in_(old))).rowcount
+
     # Dead letters: keys that cannot become objects as they are
 
     def dead_letters(
@@ -249,7 +225,7 @@ class SyncRecords:
     def requeue(self, sync_id: SyncId, states: Sequence[KeyState]) -> int:
         """Make the next pass take dead letters for changed files; how many."""
         self._pages.forget(sync_id)
-        fresh = {"etag": "requeued", "state": int(KeyState.LIVE), "error": None, "retries": _keys.c.retries + 1}
+        fresh = {"etag": REQUEUED, "state": int(KeyState.LIVE), "error": None, "retries": _keys.c.retries + 1}
         return self._connection.execute(update(_keys).where(*_dead(sync_id, states)).values(fresh)).rowcount
 
     def give_up(self, sync_id: SyncId, states: Sequence[KeyState], *, reason: str, now: str) -> int:
@@ -291,6 +267,7 @@ class SyncRecords:
         if not keys:
             return
         self._pages.forget(sync_id, [key.key for key in keys])
+        self._take_up(sync_id, [key.key for key in keys])
         rows = [key._asdict() | {"sync_id": sync_id, "seen": generation} for key in keys]
         if self._connection.dialect.name == "sqlite":
             from sqlalchemy.dialects.sqlite import insert as upsert
@@ -300,6 +277,14 @@ class SyncRecords:
         changed: dict[str, Any] = {name: statement.excluded[name] for name in rows[0] if name not in ("sync_id", "key")}
         changed["retries"] = case((statement.excluded.error.is_(None), 0), else_=_keys.c.retries)
         self._connection.execute(statement.on_conflict_do_update(index_elements=["sync_id", "key"], set_=changed), rows)
+
+    def _take_up(self, sync_id: SyncId, keys: Sequence[bytes]) -> None:
+        """Somebody may have given up on these keys; what they are now was not meant."""
+        given_up = select(_dead_letters.c.key).where(_dead_letters.c.sync_id == sync_id).limit(1)
+        if self._connection.execute(given_up).first() is not None:
+            for chunk in chunks(keys):
+                mine = and_(_dead_letters.c.sync_id == sync_id, _dead_letters.c.key.in_(chunk))
+                self._connection.execute(delete(_dead_letters).where(mine))
 
     def set_key_state(self, sync_id: SyncId, keys: Sequence[bytes], state: KeyState) -> None:
         self._pages.forget(sync_id, keys)
@@ -328,21 +313,31 @@ class SyncRecords:
         return self._connection.execute(update(_keys).where(unseen).values(state=KeyState.MISSING)).rowcount
 
     def forget_missing(self, sync_id: SyncId) -> None:
-        """Take every key that waits to be confirmed gone back to what it was: the pass that missed it was not to be trusted."""
+        """Take every doomed key back to what it was: the pass that doomed it was not to be trusted."""
         self._pages.forget(sync_id)
-        missing = and_(_keys.c.sync_id == sync_id, _keys.c.state == KeyState.MISSING)
-        self._connection.execute(update(_keys).where(missing).values(state=_BEFORE_MISSING))
+        doomed = and_(_keys.c.sync_id == sync_id, text(tables.IS_DOOMED))
+        self._connection.execute(update(_keys).where(doomed).values(state=_BEFORE_MISSING))
 
     def found_again(self, sync_id: SyncId, keys: Sequence[bytes]) -> None:
-        """Take keys that were missed and are there after all back to what they were."""
+        """Take doomed keys that stay after all back to what they were."""
         self._pages.forget(sync_id, keys)
         for chunk in chunks(keys):
             where = and_(_keys.c.sync_id == sync_id, _keys.c.key.in_(chunk))
             self._connection.execute(update(_keys).where(where).values(state=_BEFORE_MISSING))
 
-    def missing(self, sync_id: SyncId, *, limit: int, after: bytes | None = None, upto: bytes | None = None) -> list[SourceKey]:
-        """Keys in (after, upto] that wait to be confirmed gone, in byte order."""
-        query = select(_keys).where(_keys.c.sync_id == sync_id, _keys.c.state == int(KeyState.MISSING))
+    def doomed(
+        self,
+        sync_id: SyncId,
+        states: Iterable[KeyState],
+        *,
+        limit: int,
+        after: bytes | None = None,
+        upto: bytes | None = None,
+        seen: int = 0,
+    ) -> list[SourceKey]:
+        """Keys in (after, upto] in some of the states DOOMED, in byte order, that a pass from the generation `seen` on has seen."""
+        query = select(_keys).where(_keys.c.sync_id == sync_id, text(tables.IS_DOOMED), _keys.c.seen >= seen)
+        query = query.where(_keys.c.state.in_([int(state) for state in states]))
         if after is not None:
             query = query.where(_keys.c.key > after)
         if upto is not None:
@@ -383,12 +378,6 @@ def _due(now: str) -> Any:
     free = or_(_syncs.c.locked_by.is_(None), _syncs.c.lock_expires_at < now)
     asked = or_(_syncs.c.triggered_at.is_not(None), _syncs.c.next_pass_at <= now)
     return and_(free, asked, _syncs.c.status.not_in([SyncStatus.SUSPENDED]))
-
-
-def _connection(row: Row[Any]) -> Connection:
-    fields = dict(row._mapping)
-    fields.pop("secrets")
-    return Connection(config=fields.pop("body"), **fields)
 
 
 def _value(row: Row[Any]) -> Sync:

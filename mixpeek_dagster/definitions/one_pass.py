@@ -174,8 +174,8 @@ class _OnePass:
 
 
 def is_dead(process: str) -> bool:
-    """Whether `host:pid` names a process of this machine that is gone; of other machines nothing is known."""
-    host, _, pid = process.rpartition(":")
+    """Whether `host:pid`, or `host:pid/…`, names a process of this machine that is gone; of other machines nothing is known."""
+    host, _, pid = process.partition("/")[0].rpartition(":")
     if host != socket.gethostname():
         return False
     try:

@@ -70,18 +70,24 @@ def sync_sensor(plan: NamespacePlan, sync: SyncPlan, translator: Translator) -> 
         },
     )
     def poll(warehouse: WarehouseResource) -> dg.SensorResult | dg.SkipReason:
-        world = warehouse.get()
-        progress = advance(world, SyncId(sync.sync_id), budget_s=_TICK_S)
-        if progress is None:
-            with world.catalog.reading() as records:
-                return dg.SkipReason(_why_not(report_of(records, records.syncs.get(sync.sync_id))))
-        if progress.error is not None:
-            raise RuntimeError(progress.error)
-        if not progress.finished:
-            return dg.SkipReason(f"Listed {progress.counters.listed} files so far; the pass goes on in the next tick.")
-        return dg.SensorResult(asset_events=[observation(world, sync, bucket, key)])
+        try:
+            return _poll(warehouse.get(), sync, bucket, key)
+        except NotFound:
+            return dg.SkipReason(f"Sync {sync.sync_id} was deleted.")
 
     return poll
+
+
+def _poll(warehouse: Warehouse, sync: SyncPlan, bucket: Bucket, key: dg.AssetKey) -> dg.SensorResult | dg.SkipReason:
+    progress = advance(warehouse, SyncId(sync.sync_id), budget_s=_TICK_S)
+    if progress is None:
+        with warehouse.catalog.reading() as records:
+            return dg.SkipReason(_why_not(report_of(records, records.syncs.get(sync.sync_id))))
+    if progress.error is not None and not progress.finished:
+        raise RuntimeError(progress.error)
+    if not progress.finished:
+        return dg.SkipReason(f"Listed {progress.counters.listed} files so far; the pass goes on in the next tick.")
+    return dg.SensorResult(asset_events=[observation(warehouse, sync, bucket, key)])
 
 
 def observation(warehouse: Warehouse, sync: SyncPlan, bucket: Bucket, key: dg.AssetKey) -> dg.AssetObservation:
@@ -124,7 +130,7 @@ def urgent_syncs_sensor(plan: WarehousePlan, translator: Translator, *, retiring
                     if progress is None:
                         continue
                     worked.append(sync_id)
-                    if progress.finished and progress.error is None and sync_id in planned:
+                    if progress.finished and sync_id in planned:
                         observed.append(observation(world, *planned[sync_id]))
                 except Exception as error:  # the other syncs do not wait for it
                     failed[sync_id] = f"Sync {sync_id}: {words_of(error)}"

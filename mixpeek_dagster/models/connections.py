@@ -39,7 +39,7 @@ class ConnectionPatch(Lenient):
 
 
 class SyncCreate(Lenient):
-    """Body of `POST /v1/buckets/{b}/syncs`: `provider`, `connection` and `sync_config`, or a `connection_id` with the rest beside."""
+    """Body of `POST /v1/buckets/{b}/syncs`: `provider` with `connection`, or a `connection_id`; the rest in `sync_config` or beside it."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -59,12 +59,7 @@ class SyncCreate(Lenient):
     @property
     def wire(self) -> dict[str, Any]:
         """As `pipeline.creation.create_sync` takes it."""
-        own = self.model_dump(exclude_none=True)
-        if self.connection_id is not None:
-            own.update(own.pop("sync_config", {}))
-        elif self.source_path is not None:
-            own["sync_config"] = {"source_path": self.source_path, **(self.sync_config or {})}
-        return own
+        return self.model_dump(exclude_none=True)
 
 
 FIXED = ("connection_id", "connection", "provider", "source_path", "sync_mode")

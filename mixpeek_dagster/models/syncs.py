@@ -2,7 +2,7 @@
 
 import fnmatch
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property, lru_cache
@@ -22,6 +22,18 @@ class SyncMode(StrEnum):
     CONTINUOUS = "continuous"
     INITIAL_ONLY = "initial_only"
 
+
+_OTHER_NAMES = {"polling_interval": "polling_interval_seconds", "batch_size": "batch_chunk_size"}
+"""What the seed and the SDK call some fields of a sync."""
+
+_NOT_UNDERSTOOD = {
+    "ingest_filter": "no retriever decides about files; take file_filters",
+    "provider_filters": "a listing is filtered by file_filters alone",
+}
+"""What would choose files, and why it does not here: passed over, it would take files that nobody asked for."""
+
+_PATTERNS = ("include", "exclude", "include_patterns", "exclude_patterns")
+"""Filters that may be said without `file_filters` around them."""
 
 _MODES = {"incremental": "continuous", "scheduled": "continuous", "one_time": "initial_only", "full": "initial_only"}
 
@@ -140,9 +152,7 @@ class SyncSpec(Lenient):
     source_path: str = ""
     sync_mode: SyncMode = SyncMode.CONTINUOUS
     requested_sync_mode: str | None = None
-    polling_interval_seconds: int = Field(
-        default=300, ge=1, le=86400, validation_alias=AliasChoices("polling_interval_seconds", "polling_interval")
-    )
+    polling_interval_seconds: int = Field(default=300, ge=1, le=86400)
     file_filters: FileFilters = FileFilters()
     schema_mapping: SchemaMapping | None = None
     batch_chunk_size: int = Field(default=1000, ge=1, le=1000)
@@ -161,12 +171,36 @@ class SyncSpec(Lenient):
     def _words_of_both_dialects(cls, body: Any) -> Any:
         if not isinstance(body, dict):
             return body
-        body = {key: value for key, value in body.items() if value is not None}
+        body = _own_names({key: value for key, value in body.items() if value is not None})
+        for name, reason in _NOT_UNDERSTOOD.items():
+            if body.get(name):
+                raise ValueError(f"{name} is not supported: {reason}")
+        patterns = {f"{name.removesuffix('_patterns')}_patterns": body[name] for name in _PATTERNS if name in body}
+        filters = body.get("file_filters", {})
+        if patterns and isinstance(filters, (Mapping, FileFilters)):
+            body["file_filters"] = {**dict(filters), **patterns}
         mode = body.get("sync_mode")
         if isinstance(mode, str) and not isinstance(mode, SyncMode):
             body.setdefault("requested_sync_mode", mode)
             body["sync_mode"] = _MODES.get(mode.lower(), mode.lower())
         return body
+
+    def changed(self, changes: Mapping[str, Any]) -> "SyncSpec":
+        """With other values, in the words of either; what is not named stays as it is.
+
+        Raises:
+            pydantic.ValidationError: a value does not fit.
+        """
+        changes, before = _own_names(changes), self.model_dump()
+        reconcile = changes.get("reconcile")
+        if isinstance(reconcile, Mapping):
+            changes["reconcile"] = before["reconcile"] | {key: value for key, value in reconcile.items() if value is not None}
+        return type(self).model_validate(before | changes)
+
+
+def _own_names(body: Mapping[str, Any]) -> dict[str, Any]:
+    own = {key: value for key, value in body.items() if key not in _OTHER_NAMES}
+    return {name: body[other] for other, name in _OTHER_NAMES.items() if other in body} | own
 
 
 class ConnectionSpec(Value):
@@ -195,6 +229,10 @@ class Connection(Value):
     last_used_at: str | None = None
     created_at: str
     updated_at: str
+
+
+REQUEUED = "requeued"
+"""The etag of a registered key that somebody wants to be tried again; no file has it."""
 
 
 class Phase(StrEnum):
@@ -231,8 +269,10 @@ class SyncCursor(Value):
     `config_hash` is the configuration of the last complete pass, `pass_hash` that of the one under way. `idle_pages` counts the pages
     in a row that named no file which this pass had not seen; `landmark` is an earlier token, which never comes again. `full` looks at
     every file again, as if the configuration had changed. A pass of more objects than one run may take goes on in the next run;
-    `taken_before` are those that earlier runs took. `feed_position` is how far the provider's change feed was followed, and
-    `feed_deleted` how many objects it led to the end of since the last pass.
+    `taken_before` are those that earlier runs took. `confirmed_deletes` is how many deletes somebody allowed; `deletes_believed` says that
+    the guard has passed those of this pass. Of its missing files `refused` may not be asked for, the first for the reason `refusal`.
+    `feed_position` is how far the provider's change feed was followed, and `feed_deleted` how
+    many objects it led to the end of since the last pass.
     """
 
     phase: Phase = Phase.IDLE
@@ -247,7 +287,10 @@ class SyncCursor(Value):
     landmark: str | None = None
     started_at: str | None = None
     unordered: bool = False
-    confirmed_deletes: bool = False
+    confirmed_deletes: int = 0
+    deletes_believed: bool = False
+    refused: int = 0
+    refusal: str | None = None
     full: bool = False
     taken_before: int = 0
     feed_position: str | None = None
@@ -272,7 +315,7 @@ class Sync(Value):
     next_pass_at: str | None
     triggered_at: str | None = None
     pending_full: bool = False
-    confirm_deletes: bool = False
+    confirmed_deletes: int = 0
     locked_by: str | None = None
     lock_expires_at: str | None = None
     passes: int = 0

@@ -98,7 +98,7 @@ def submit(records: Records, batch: Batch, *, settings: Settings, now: str) -> B
         tiers = downstream_tiers(every, roots=[batch.bucket_id] if batch.bucket_id else [])
         if batch.collection_ids is not None:
             tiers = [[one for one in tier if one in batch.collection_ids] for tier in tiers]
-            _check_upstream(every, {one for tier in tiers for one in tier})
+            check_upstream(every, {one for tier in tiers for one in tier})
     else:
         roots = list(batch.collection_ids or [])
         below = downstream_tiers([one for one in every if one.collection_id not in roots], roots=roots)
@@ -134,12 +134,13 @@ def submit(records: Records, batch: Batch, *, settings: Settings, now: str) -> B
     return queued
 
 
-def _check_upstream(every: Sequence[Collection], chosen: AbstractSet[CollectionId]) -> None:
+def check_upstream(every: Sequence[Collection], chosen: AbstractSet[str]) -> None:
+    """Raises BadRequest when a chosen collection reads from others and none of them is chosen."""
     for collection in every:
         above = collection.source.collection_ids
         if collection.collection_id in chosen and above and not any(one in chosen for one in above):
             raise BadRequest(
-                f"Collection {collection.collection_id} reads from {', '.join(above)}, which this batch leaves out: name that too."
+                f"Collection {collection.collection_id} reads from {', '.join(above)}, which is left out: name that too."
             )
 
 

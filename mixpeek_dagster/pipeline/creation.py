@@ -15,6 +15,7 @@ from mixpeek_dagster.models.filters import Filter
 from mixpeek_dagster.models.ids import BucketId, CollectionId, NamespaceId, SyncId, new_id
 from mixpeek_dagster.models.namespaces import Namespace, NamespaceCreate
 from mixpeek_dagster.models.syncs import ConnectionSpec, Sync, SyncCursor, SyncSpec, SyncStatus
+from mixpeek_dagster.pipeline.batches import check_upstream
 from mixpeek_dagster.pipeline.connections import make_connection, open_config
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.storage.connect import open_source
@@ -174,7 +175,8 @@ def create_sync(records: Records, body: Mapping[str, Any], *, warehouse: Warehou
 
     Raises:
         Invalid: neither form, or a value in it does not fit.
-        NotFound: the connection does not exist.
+        NotFound: the connection, or a collection of `batch_collection_ids`, does not exist.
+        BadRequest: `batch_collection_ids` names a collection without what it reads from.
         UnknownName: nobody registered the provider.
     """
     try:
@@ -184,13 +186,13 @@ def create_sync(records: Records, body: Mapping[str, Any], *, warehouse: Warehou
                 settings=warehouse.settings,
                 now=now,
             )
-            spec = SyncSpec.model_validate({**(body.get("sync_config") or {}), "description": body.get("description")})
+            spec = _spec(body)
             given = open_config(connection.config, secrets, settings=warehouse.settings)
             open_source(connection.provider, given, source_path=spec.source_path, settings=warehouse.settings)
             records.syncs.add_connection(connection, body=connection.config, secrets=secrets)
         elif "connection_id" in body:
             connection, _ = records.syncs.connection(str(body["connection_id"]))
-            spec = SyncSpec.model_validate({key: value for key, value in body.items() if key != "connection_id"})
+            spec = _spec(body)
         else:
             raise Invalid("A sync needs `provider` with `connection`, or a `connection_id`.")
     except ValidationError as error:
@@ -201,7 +203,7 @@ def create_sync(records: Records, body: Mapping[str, Any], *, warehouse: Warehou
         bucket_id=bucket.bucket_id,
         connection_id=connection.connection_id,
         provider=connection.provider,
-        spec=spec,
+        spec=checked_spec(records, spec, namespace_id=bucket.namespace_id),
         status=SyncStatus.PENDING,
         cursor=SyncCursor(),
         next_pass_at=now,
@@ -210,3 +212,23 @@ def create_sync(records: Records, body: Mapping[str, Any], *, warehouse: Warehou
     )
     records.syncs.add(sync)
     return sync
+
+
+def _spec(body: Mapping[str, Any]) -> SyncSpec:
+    """What is said about the sync, in `sync_config` or beside it; `sync_config` has the last word."""
+    beside = {key: value for key, value in body.items() if key not in ("provider", "connection", "connection_id", "sync_config")}
+    inside = {key: value for key, value in (body.get("sync_config") or {}).items() if value is not None}
+    return SyncSpec.model_validate({**beside, **inside})
+
+
+def checked_spec(records: Records, spec: SyncSpec, *, namespace_id: NamespaceId) -> SyncSpec:
+    """With the ids of the collections that its batches are to go to; every pass would fail on what is refused here.
+
+    Raises:
+        NotFound: there is no such collection. BadRequest: one is named without what it reads from.
+    """
+    if spec.batch_collection_ids is None:
+        return spec
+    chosen = [records.collections.get(one, namespace_id=namespace_id).collection_id for one in spec.batch_collection_ids]
+    check_upstream(records.collections.all(namespace_id), set(chosen))
+    return spec.model_copy(update={"batch_collection_ids": chosen})

@@ -5,16 +5,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mixpeek_dagster.catalog import Records
-from mixpeek_dagster.catalog.syncs import ARCHIVED_WORDS, KeyState, SourceKey
+from mixpeek_dagster.catalog.shared_keys import KnownFile
+from mixpeek_dagster.catalog.syncs import ARCHIVED_WORDS, DOOMED, KeyState, SourceKey
 from mixpeek_dagster.errors import SchemaViolation
 from mixpeek_dagster.models.batches import Batch, BatchStatus
 from mixpeek_dagster.models.buckets import Bucket, blob_type_of, mime_type_of
 from mixpeek_dagster.models.ids import BatchId, ObjectId, derived_id
 from mixpeek_dagster.models.mappings import SchemaMapping
 from mixpeek_dagster.models.objects import Blob, ObjectStatus, StoredObject
-from mixpeek_dagster.models.syncs import Sync, SyncCursor
+from mixpeek_dagster.models.syncs import REQUEUED, Sync, SyncCursor
+from mixpeek_dagster.models.values import storable
 from mixpeek_dagster.pipeline.batches import submit
+from mixpeek_dagster.pipeline.entries import holds, is_made_of, recordable
 from mixpeek_dagster.pipeline.events import tell_objects
+from mixpeek_dagster.pipeline.sharing import SharedFile, files_elsewhere
+from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.provider import Entry, ObjectSource
 
@@ -27,17 +32,22 @@ AGAIN = "looked_again"
 
 @dataclass
 class Taken:
-    """What becomes of a page's new and changed files. `object_ids` have to be extracted; `drifted_out` fit the filters no more.
+    """What becomes of a page's new and changed files. `object_ids` have to be extracted. `drifted` are registered rows whose file is not
+    taken any more, and whose object goes if that is believed; `back` waited to go, and stay.
 
+    What a deleted sync left is `inherited`; of its objects those that are still to be extracted are `waiting`.
     `stopped_at` is the first key that was not looked at any more, when there was no room for another object.
     """
 
     object_ids: list[ObjectId] = field(default_factory=list)
-    drifted_out: list[str] = field(default_factory=list)
+    drifted: list[Row] = field(default_factory=list)
+    back: list[bytes] = field(default_factory=list)
     keys: list[SourceKey] = field(default_factory=list)
     gone_keys: list[bytes] = field(default_factory=list)
     created: list[StoredObject] = field(default_factory=list)
     replaced: list[StoredObject] = field(default_factory=list)
+    inherited: list[KnownFile] = field(default_factory=list)
+    waiting: list[ObjectId] = field(default_factory=list)
     size_change: int = 0
     read_bytes: int = 0
     new_keys: int = 0
@@ -58,8 +68,9 @@ class Taken:
 class Intake:
     """Registers files of one sync's source as objects of its bucket."""
 
-    def __init__(self, sync: Sync, bucket: Bucket, source: ObjectSource, *, again: int = 0) -> None:
+    def __init__(self, warehouse: Warehouse, sync: Sync, bucket: Bucket, source: ObjectSource, *, again: int = 0) -> None:
         """`again` marks the batches that are made: see `feeds.look_at`."""
+        self._warehouse = warehouse
         self._sync = sync
         self._bucket = bucket
         self._source = source
@@ -85,13 +96,42 @@ class Intake:
         """
         taken = Taken()
         current = records.objects.named([row[5] for _, row in fresh if row and row[5]]) if fresh else {}
+        unknown = [entry.key for entry, row in fresh if not (row and row[5] in current)]
+        elsewhere = files_elsewhere(records, self._warehouse, self._sync, unknown)
         for entry, row in fresh:
             if room is not None and taken.new + taken.changed >= room:
                 taken.stopped_at = entry.key
                 break
             existing = current.get(row[5]) if row and row[5] else None
+            shared = elsewhere.get(entry.key)
+            if shared is not None and (kind := self._property(entry)) is not None:
+                if self._takes_over(taken, shared, entry, row, kind):
+                    continue
+                existing = shared.stored
             self._decide(taken, entry, row, existing, generation=generation, drifted=drifted, now=now)
         return taken
+
+    def _takes_over(self, taken: Taken, shared: SharedFile, entry: Entry, row: Row | None, kind: str) -> bool:
+        """Note the object that another sync has of a file, or has left; False when the file has changed since, or makes another."""
+        stored = shared.stored
+        taken.inherited += [shared.known] if shared.is_left else []
+        if shared.is_left:
+            path = self._path(entry)
+            is_fit = is_made_of(stored, entry, kind) and stored.fields.get("path") == path and not self._says_more(stored, entry)
+        else:
+            is_fit = self._sync.spec.skip_duplicates and holds(stored, entry)
+        if not is_fit and self._sync.spec.reconcile.on_update:
+            return False
+        blob = stored.blobs[0]
+        taken.new_keys += row is None
+        taken.keys.append(
+            SourceKey(entry.key, stored.size_bytes, blob.etag, blob.version, KeyState.LIVE, stored.object_id, entry.modified_at)
+        )
+        if shared.is_left and stored.status is not ObjectStatus.COMPLETED:
+            taken.waiting.append(stored.object_id)
+            taken.object_ids.append(stored.object_id)
+            taken.read_bytes += entry.size
+        return True
 
     def _decide(
         self,
@@ -106,41 +146,54 @@ class Intake:
     ) -> None:
         reconcile = self._sync.spec.reconcile
         state = KeyState(row[4]) if row else None
+        listed, (entry, fault) = entry, recordable(entry)
+        taken.skipped_bytes += listed.size if fault else 0
         same = row is not None and entry[:4] == row[:4]
         kind = self._property(entry)
         if kind is None:
             taken.skipped += 1
-            taken.skipped_bytes += entry.size
-            if row is not None and (existing is None or reconcile.on_filter_drift):
+            taken.skipped_bytes += 0 if fault else entry.size
+            if row is not None and existing is None:
                 taken.gone_keys.append(entry.key)
-                taken.drifted_out += [existing.object_id] if existing else []
+            elif row is not None and reconcile.on_filter_drift:
+                taken.drifted.append(row)
+            elif state in DOOMED:
+                taken.back.append(entry.key)
             return
-        if row is not None and same and len(row) > 6 and row[6] == generation:
+        if row is not None and same and len(row) > 6 and row[6] == generation and state not in DOOMED:
             return  # this listing has named it before
         if same and row is not None and len(row) > 7 and state is KeyState.LIVE:
             return  # a plan has decided on it before
-        archived = entry.storage_class in ARCHIVED
+        # A listing does not tell that a file is restored for a while: who requeues it says so.
+        archived = entry.storage_class in ARCHIVED and not (row is not None and row[2] == REQUEUED)
         if same and not drifted and (state is KeyState.REJECTED or (state is KeyState.ARCHIVED and archived)):
+            return
+        if existing is not None and existing.sync_id != self._sync.sync_id and row is not None and holds(existing, entry):
+            if not same or state is not KeyState.LIVE:  # another sync has seen it already
+                taken.keys.append(_key(entry, KeyState.LIVE, existing.object_id))
             return
         if (
             same
             and existing is not None
-            and _is_made_of(existing, entry, kind)
+            and is_made_of(existing, entry, kind)
             and not (drifted and self._says_more(existing, entry))
         ):
             if state is not KeyState.LIVE:  # it is back, as it was
                 taken.keys.append(_key(entry, KeyState.LIVE, existing.object_id))
             return
         if existing is not None and not reconcile.on_update:
+            taken.back += [entry.key] if state in DOOMED else []
             return
         earlier = existing.object_id if existing else None
         taken.new_keys += row is None
         if archived:
-            words = f"{ARCHIVED_WORDS}{entry.storage_class}: restore it to make it readable"
+            words = f"{ARCHIVED_WORDS}{entry.storage_class}: move it to a class that can be read, or restore it and requeue it"
             taken.keys.append(_key(entry, KeyState.ARCHIVED, earlier, words))
             taken.failed += 1
             return
         try:
+            if fault:
+                raise SchemaViolation(f"File {self._path(entry)!r}: {fault}.")
             stored = self._object(entry, kind, existing, generation=generation, now=now)
         except SchemaViolation as error:
             taken.keys.append(_key(entry, KeyState.REJECTED, earlier, error.message))
@@ -161,8 +214,13 @@ class Intake:
         """Write what was decided."""
         records.objects.add(taken.created)
         records.objects.put(taken.replaced)
+        records.shared_keys.give([one.object_id for one in taken.inherited], self._sync.sync_id)
+        records.shared_keys.forget(taken.inherited)
+        if taken.waiting:
+            records.objects.set_status(taken.waiting, ObjectStatus.PENDING, now=self._warehouse.now())
         records.syncs.put_keys(self._sync.sync_id, taken.keys, generation=generation)
         records.syncs.remove_keys(self._sync.sync_id, taken.gone_keys)
+        records.syncs.found_again(self._sync.sync_id, taken.back)
         records.buckets.count(self._bucket.bucket_id, objects=taken.new, size_bytes=taken.size_change)
         for event, objects in (("object.created", taken.created), ("object.updated", taken.replaced)):
             if objects:
@@ -171,7 +229,7 @@ class Intake:
     def _says_more(self, existing: StoredObject, entry: Entry) -> bool:
         """Whether the mapping makes other fields of a file than its object has."""
         try:
-            mapped = self._mapping.fields(self._source.relative(entry.key))
+            mapped = self._mapping.fields(self._path(entry))
         except ValueError:
             return True
         return any(existing.fields.get(name) != value for name, value in mapped.items())
@@ -187,14 +245,18 @@ class Intake:
         since = self._sync.spec.sync_from
         if since is not None and entry.modified_at and entry.modified_at < since.timestamp():
             return None
-        path = self._source.relative(entry.key)
+        path = self._path(entry)
         taken = self._sync.spec.file_filters.takes(
             path, size=entry.size, modified_at=entry.modified_at, content_type=entry.content_type
         )
         return self._mapping.property_for(blob_type_of(_mime(entry, path)), self._bucket.bucket_schema) if taken else None
 
+    def _path(self, entry: Entry) -> str:
+        """The file's path below the source, as objects tell it."""
+        return storable(self._source.relative(entry.key))
+
     def _object(self, entry: Entry, kind: str, existing: StoredObject | None, *, generation: int, now: str) -> StoredObject:
-        path = self._source.relative(entry.key)
+        path, key = self._path(entry), entry.key.decode("utf-8", "surrogateescape")
         declared = self._bucket.bucket_schema.properties[kind]
         filename = path.rpartition("/")[2]
         own = {"path": path, "filename": filename}
@@ -206,14 +268,15 @@ class Intake:
         blob = Blob(
             property=kind,
             type=declared.type,
-            key=entry.key.decode("utf-8", "surrogateescape"),
+            key=(text := storable(key)),
+            key_hex=entry.key.hex() if text != key else None,
             etag=entry.etag,
             version=entry.version,
             filename=filename,
             mime_type=self._mapping.mime_type(kind) or _mime(entry, path),
             size_bytes=entry.size,
         )
-        object_id = existing.object_id if existing else derived_id("obj", self._sync.sync_id, str(blob.key), str(generation))
+        object_id = existing.object_id if existing else derived_id("obj", self._sync.sync_id, key, str(generation))
         return StoredObject(
             object_id=ObjectId(object_id),
             namespace_id=self._sync.namespace_id,
@@ -293,12 +356,6 @@ class Intake:
         self._open = None
         if not self._sync.spec.skip_batch_submission:
             submit(records, batch, settings=settings, now=now)
-
-
-def _is_made_of(stored: StoredObject, entry: Entry, kind: str) -> bool:
-    """Whether the object holds this revision of the file, under the property it belongs to now."""
-    blob = stored.blobs[0] if stored.blobs else None
-    return blob is not None and (blob.etag, blob.version, blob.property) == (entry.etag, entry.version, kind)
 
 
 def _mime(entry: Entry, path: str) -> str:

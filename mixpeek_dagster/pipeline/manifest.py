@@ -105,7 +105,7 @@ def _apply(records: Records, warehouse: Warehouse, manifest: Manifest, *, now: s
         for sync_name, sync_body in asked.syncs.items():
             if sync_name not in known:
                 config = dict(sync_body.get("sync_config") or {})
-                config["metadata"] = {**(config.get("metadata") or {}), "name": sync_name}
+                config["metadata"] = {**(config.get("metadata") or sync_body.get("metadata") or {}), "name": sync_name}
                 create_sync(records, {**sync_body, "sync_config": config}, warehouse=warehouse, bucket=bucket, now=now)
                 applied.made.append(f"sync {sync_name}")
     for name, collection_body in manifest.collections.items():

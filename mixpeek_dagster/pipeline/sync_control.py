@@ -1,6 +1,7 @@
 """What people do to syncs and connections: make, change, pause, trigger, give up on dead letters. Passes are in `syncs`."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from pydantic import ValidationError
@@ -13,10 +14,12 @@ from mixpeek_dagster.models.buckets import Bucket
 from mixpeek_dagster.models.connections import FIXED, ConnectionCreate, ConnectionPatch, SyncCreate, SyncPatch
 from mixpeek_dagster.models.ids import ConnectionId, SyncJobId, new_id
 from mixpeek_dagster.models.objects import GIVEN_UP
-from mixpeek_dagster.models.syncs import Connection, ConnectionSpec, Sync, SyncSpec, SyncStatus
+from mixpeek_dagster.models.syncs import Connection, ConnectionSpec, Sync, SyncStatus
+from mixpeek_dagster.pipeline.batches import submit
 from mixpeek_dagster.pipeline.connections import make_connection, open_config, unseal
-from mixpeek_dagster.pipeline.creation import create_sync, validation_words
+from mixpeek_dagster.pipeline.creation import checked_spec, create_sync, validation_words
 from mixpeek_dagster.pipeline.kept_tokens import HeldTokens, sealed_tokens
+from mixpeek_dagster.pipeline.sharing import leave_files
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.connect import FSSPEC, canonical, open_source, read_config
@@ -69,18 +72,16 @@ def change_sync(records: Records, sync: Sync, body: SyncPatch, *, now: str) -> S
 
     Raises:
         BadRequest: it names what a sync keeps for its life, or a status that cannot be set. Invalid: a value does not fit.
+        As `checked_spec`.
     """
     fixed = [name for name in FIXED if name in body.changes]
     if fixed:
         raise BadRequest(f"A sync's {fixed[0]} cannot change: make another sync.")
-    known = {"polling_interval", "include", "exclude", *SyncSpec.model_fields}
-    changes = {name: value for name, value in body.changes.items() if name in known}
-    if "polling_interval" in changes:
-        changes["polling_interval_seconds"] = changes.pop("polling_interval")
     try:
-        spec = SyncSpec.model_validate({**sync.spec.model_dump(), **changes})
+        changed = sync.spec.changed(body.changes)
     except ValidationError as error:
         raise Invalid(f"Sync: {validation_words(error)}") from error
+    spec = checked_spec(records, changed, namespace_id=sync.namespace_id) if "batch_collection_ids" in body.changes else changed
     records.syncs.set(sync.sync_id, now=now, spec=spec.model_dump(mode="json"))
     wanted = body.status or {True: "ACTIVE", False: "SUSPENDED", None: None}[body.is_active]
     if wanted not in (None, "ACTIVE", "SUSPENDED"):
@@ -93,15 +94,36 @@ def change_sync(records: Records, sync: Sync, body: SyncPatch, *, now: str) -> S
 
 
 def pause(records: Records, sync: Sync, *, now: str) -> None:
-    """No further page is taken after the call that is under way; the place is kept."""
+    """No further page is taken after the one that is under way; the place is kept."""
     records.syncs.set(sync.sync_id, now=now, status=SyncStatus.SUSPENDED)
 
 
 def resume(records: Records, sync: Sync, *, now: str) -> None:
-    """Go on where the sync was paused, now; one that is not paused stays as it is."""
-    if sync.status is SyncStatus.SUSPENDED:
-        status = SyncStatus.ACTIVE if sync.passes else SyncStatus.PENDING
-        records.syncs.set(sync.sync_id, now=now, status=status, next_pass_at=now)
+    """Go on where the sync was paused, now; one that is not paused stays as it is, and one that was done is done."""
+    records.syncs.hold(sync.sync_id)
+    sync = records.syncs.get(sync.sync_id)
+    if sync.status is not SyncStatus.SUSPENDED:
+        return
+    is_done = sync.passes > 0 and sync.next_pass_at is None
+    status = SyncStatus.COMPLETED if is_done else SyncStatus.ACTIVE if sync.passes else SyncStatus.PENDING
+    records.syncs.set(sync.sync_id, now=now, status=status, next_pass_at=None if is_done else now)
+
+
+def delete_sync(records: Records, warehouse: Warehouse, sync: Sync, *, now: str) -> None:
+    """Delete a sync, with its connection if that was made for it alone. Its objects and their documents stay; a sync that is made
+    again for the same place takes them over.
+
+    Objects in the batch that it was filling are submitted: what waits to be read ends with the reason, and does not wait for ever.
+    """
+    records.syncs.take_turn(sync.bucket_id)
+    records.syncs.hold(sync.sync_id)
+    left = [] if sync.spec.skip_batch_submission else records.batches.open_of_sync(sync.sync_id)
+    for batch in left:
+        records.batches.hold(batch.batch_id)
+        with suppress(BadRequest):  # an empty one, or one that goes to collections that cannot take it
+            submit(records, batch, settings=warehouse.settings, now=now)
+    records.syncs.remove(sync.sync_id, keeps_keys=leave_files(records, warehouse, sync, now=now))
+    records.syncs.remove_unnamed_connection(sync.connection_id)
 
 
 def trigger(records: Records, sync: Sync, *, full: bool, now: str) -> SyncJobId:
@@ -117,21 +139,24 @@ def trigger(records: Records, sync: Sync, *, full: bool, now: str) -> SyncJobId:
     if job_id is None:
         job_id = SyncJobId(new_id("job"))
         records.syncs.add_job(job_id, sync.sync_id, trigger="manual", now=now, queued=True)
-    records.syncs.set(sync.sync_id, now=now, triggered_at=now, pending_full=sync.pending_full or full)
+    records.syncs.set(sync.sync_id, now=now, triggered_at=now, **({"pending_full": True} if full else {}))
     return job_id
 
 
 def confirm_deletes(records: Records, sync: Sync, *, now: str) -> int:
-    """Allow the deletes that the last pass held back; how many. The pass that makes them starts now.
+    """Allow as many deletes as the last pass held back; how many. The pass that makes them starts now: if it misses more, it holds
+    them back again.
 
     Raises:
         WrongState: nothing is held back, or the sync is paused.
     """
-    held = sync.last_counters.held if sync.last_counters else 0
+    records.syncs.hold(sync.sync_id)
+    last = records.syncs.get(sync.sync_id).last_counters
+    held = last.held if last else 0
     if not held:
         raise WrongState(f"Sync {sync.sync_id} holds no deletes back: there is nothing to confirm.")
     trigger(records, sync, full=False, now=now)
-    records.syncs.set(sync.sync_id, now=now, confirm_deletes=True)
+    records.syncs.set(sync.sync_id, now=now, confirmed_deletes=held)
     return held
 
 

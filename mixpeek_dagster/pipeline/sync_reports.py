@@ -6,7 +6,7 @@ from mixpeek_dagster.catalog import Records
 from mixpeek_dagster.catalog.syncs import KeyState, SourceKey
 from mixpeek_dagster.models.ids import SyncId
 from mixpeek_dagster.models.objects import StoredObject
-from mixpeek_dagster.models.syncs import Counters, Sync
+from mixpeek_dagster.models.syncs import Counters, Phase, Sync
 from mixpeek_dagster.models.values import Value
 
 DEAD = (KeyState.REJECTED, KeyState.ARCHIVED, None)
@@ -26,13 +26,21 @@ class SyncReport(Value):
     dead_letters: int
 
     @property
+    def last_pass(self) -> str:
+        """When the last pass ended; until the first one has, how it is with that: feeds are followed only after it."""
+        sync = self.sync
+        if sync.last_pass_at is not None:
+            return sync.last_pass_at
+        return "never" if sync.cursor.phase is Phase.IDLE else "the first goes on"
+
+    @property
     def facts(self) -> Mapping[str, str | int | float]:
         """Everything by name, for the Dagster UI; numbers plot over time."""
         done, sync = self.counters, self.sync
         return {
             "sync": sync.sync_id,
             "sync status": sync.status.value,
-            "last pass": sync.last_pass_at or "never",
+            "last pass": self.last_pass,
             "next pass": sync.next_pass_at or "none is planned",
             **{name: getattr(done, name) for name in ("listed", "new", "changed", "deleted", "skipped", "failed", "held")},
             "listing requests": done.pages,
@@ -48,9 +56,10 @@ class SyncReport(Value):
         done = self.counters
         if self.sync.last_counters is None and not done.listed:
             return "No pass has ended yet."
+        begin = "Last pass" if self.sync.last_pass_at else "The first pass goes on (feeds are followed after it)"
         held = f", {done.held} deletes held back" if done.held else ""
         return (
-            f"Last pass: {done.listed} listed in {done.pages} requests ({done.seconds:.1f} s), {done.new} new, {done.changed} changed, "
+            f"{begin}: {done.listed} listed in {done.pages} requests ({done.seconds:.1f} s), {done.new} new, {done.changed} changed, "
             f"{done.deleted} deleted, {done.failed} failed{held}; {self.backlog} objects wait for extraction."
         )
 

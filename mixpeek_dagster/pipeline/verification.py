@@ -61,7 +61,7 @@ def _check_sync(warehouse: Warehouse, sync: Sync) -> Check:
     with warehouse.catalog.reading() as records:
         registered = {row[0]: row for row in records.syncs.keys_between(sync.sync_id, None, None)}
         bucket = records.buckets.get(sync.bucket_id, namespace_id=sync.namespace_id)
-    intake = Intake(sync, bucket, source)
+    intake = Intake(warehouse, sync, bucket, source)
     try:
         for entry in _every_entry(warehouse, sync):
             if not intake.takes(entry):

@@ -29,7 +29,7 @@ from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.azure_login import own_identity
 from mixpeek_dagster.storage.content_types import guess_content_type
 from mixpeek_dagster.storage.egress import check_url
-from mixpeek_dagster.storage.http import Http, Request, body_stream, no_answer_now, read_all
+from mixpeek_dagster.storage.http import Http, Request, body_stream, no_answer_now, read_all, read_chunks
 from mixpeek_dagster.storage.parts import READABLE, range_header
 from mixpeek_dagster.storage.places import Place, ServerUrl, place_of
 from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
@@ -187,7 +187,7 @@ class AzureSource:
         if response.status != 200:
             raise self._error(response, self.uri)
         try:
-            page = _page(response.stream(65536))
+            page = _page(read_chunks(response))
         except (ValueError, OverflowError, HTTPError) as error:
             response.close()
             raise BadListing(f"The listing of {self.uri} {error}.") from error

@@ -7,7 +7,8 @@ import email.utils
 import io
 import random
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple, cast
 from urllib.parse import urlsplit
@@ -31,6 +32,10 @@ BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses that ask to be tried again."""
 
 LONGEST_ERROR_BODY = 64 * 1024
+ANSWER_S = 60.0
+"""So long may an answer that is read whole take, from its headers to its end; files take as long as they take."""
+
+CHUNK = 256 * 1024
 
 LONGEST_WAIT_S = 24 * 3600.0
 """What a server asks beyond it is a mistake, or malice."""
@@ -48,11 +53,13 @@ class Request(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Backoff:
-    """Seconds to wait between tries: doubling from `first_s` with jitter, or what the server asks, up to `longest_s`."""
+    """Seconds to wait between tries: doubling from `first_s` with jitter, or what the server asks, up to `longest_s`. No try begins
+    more than `most_s` after the first one did."""
 
     tries: int = 4
     first_s: float = 0.4
     longest_s: float = 20.0
+    most_s: float = 90.0
     sleep: Callable[[float], None] = time.sleep
 
     def wait_s(self, attempt: int, retry_after: str | None) -> float | None:
@@ -116,7 +123,7 @@ class Http:
             WrongConnection: TLS failed.
             UrlRefused: the address may not be reached.
         """
-        attempt = 0
+        attempt, last = 0, time.monotonic() + self.backoff.most_s
         while True:
             request = make_request()
             try:
@@ -125,13 +132,13 @@ class Http:
                 from_ = self._tls_from if isinstance(error, SSLError) else self._host_from
                 failure = translate(error, urlsplit(request.url).hostname or "", check=from_)
                 wait_s = None if isinstance(failure, WrongConnection) else self.backoff.wait_s(attempt, None)
-                if wait_s is None:
+                if wait_s is None or time.monotonic() + wait_s > last:
                     raise failure from error
             else:
                 if response.status not in BUSY:
                     return response
                 wait_s = self.backoff.wait_s(attempt, response.headers.get("Retry-After"))
-                if wait_s is None:
+                if wait_s is None or time.monotonic() + wait_s > last:
                     return response
                 response.close()  # not drained: its body may be endless
             self.backoff.sleep(wait_s)
@@ -171,14 +178,37 @@ def translate(error: Exception, host: str, *, check: str = "") -> MixpeekError:
 
 
 def read_all(response: BaseHTTPResponse, *, limit: int = LONGEST_ERROR_BODY) -> bytes:
-    """At most `limit` bytes of the body; the connection goes back to its pool when it was read to the end, else it is closed."""
+    """At most `limit` bytes of the body, or those before it broke off; the connection goes back to its pool when it was read to the
+    end, else it is closed. Raises ProviderDown as `read_chunks` does."""
+    body = bytearray()
     try:
-        body = response.read(limit + 1)
-        if len(body) > limit:
-            response.close()
-        return body[:limit]
+        with suppress(ProtocolError):
+            for chunk in read_chunks(response):
+                body += chunk
+                if len(body) > limit:
+                    response.close()
+                    break
+        return bytes(body[:limit])
     finally:
         response.release_conn()
+
+
+def read_chunks(response: BaseHTTPResponse, *, host: str = "The provider") -> Iterator[bytes]:
+    """The body of an answer as it comes, so that a server that drips it is found out.
+
+    Raises:
+        ProviderDown: it takes longer than `ANSWER_S`, or nothing comes any more.
+        ProtocolError: it broke off.
+    """
+    deadline = time.monotonic() + ANSWER_S
+    try:
+        while chunk := response.read1(CHUNK):
+            yield chunk
+            if time.monotonic() > deadline:
+                response.close()
+                raise ProviderDown(f"{host} has not ended an answer within {ANSWER_S:g} s.")
+    except ReadTimeoutError as error:
+        raise translate(error, host) from error
 
 
 class Body(io.RawIOBase):

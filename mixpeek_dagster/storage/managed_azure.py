@@ -135,6 +135,9 @@ class AzureBlobs:
         except FileNotFoundError:
             return
 
+    def remove_leftovers(self) -> int:
+        return 0
+
     def presign_put(
         self, key: str, *, expires_s: int, content_type: str = "", size: int | None = None, max_bytes: int | None = None
     ) -> Presigned:

@@ -118,6 +118,9 @@ class GCSBlobs:
             raise error
         read_all(response)
 
+    def remove_leftovers(self) -> int:
+        return 0
+
     def presign_put(
         self, key: str, *, expires_s: int, content_type: str = "", size: int | None = None, max_bytes: int | None = None
     ) -> Presigned:

@@ -37,13 +37,19 @@ def place_of(source_path: str, *, bucket: str | None, prefix: str = "") -> Place
     """Read a source path: `/videos/` relative to the connection's bucket, or `bucket/videos` (`s3://bucket/videos`) without one.
 
     A path is a folder: `videos` does not take in `videos-old/x`. A last `*` makes it a plain prefix: `videos/2026-*`. The
-    connection's `prefix` is put before it; without a path it is taken as it is.
+    connection's `prefix` is put before it; without a path it is taken as it is. Where the connection names the bucket, a folder of the
+    same name has to be written with a slash before it, since others write the bucket there.
 
     Raises:
-        Invalid: no bucket is named, or two different ones.
+        Invalid: no bucket is named, or two different ones, or the bucket's name may be a folder.
     """
     has_scheme = "://" in source_path
     path = source_path.partition("://")[2] if has_scheme else source_path
+    if bucket is not None and bucket == path.partition("/")[0] and not has_scheme:
+        below = "/" + path.partition("/")[2]
+        raise Invalid(
+            f"source_path {path!r} begins with the bucket's own name: write {below!r}, or {'/' + path!r} if the bucket has such a folder."
+        )
     path = path.lstrip("/")
     if has_scheme or bucket is None:
         named, _, path = path.partition("/")

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from mixpeek_dagster.cli import app, syncs
 from mixpeek_dagster.errors import ProviderDown
+from mixpeek_dagster.pipeline.sync_reports import report_of
 from tests.pipeline.worlds import Library
 
 Say = Callable[..., str]
@@ -51,6 +52,18 @@ def test_a_sync_says_what_a_person_asks(library: Library, say: Say) -> None:
     assert row.split("│")[9].strip() == "0"
 
 
+def test_a_first_pass_of_several_runs_is_said_to_go_on(library: Library, say: Say) -> None:
+    library.configure(max_objects_per_run=2)
+    fill(library, 3)
+    library.advance()
+    assert ("the first goes on" in say(), "never" in say()) == (True, False)
+    with library.warehouse.catalog.reading() as records:
+        report = report_of(records, library.now())
+    assert report.words.startswith("The first pass goes on (feeds are followed after it): 2 listed")
+    library.poll()
+    assert "the first goes on" not in say()
+
+
 def test_a_plan_prints_counts_bytes_and_cost_and_changes_nothing(library: Library, say: Say) -> None:
     fill(library, 4)
     output = say("plan")
@@ -67,9 +80,12 @@ def test_more_deletes_than_the_guard_believes_are_said_and_confirmed(library: Li
     for name in names[:200]:
         library.world.delete(name)
     assert "200 deletes are more than the guard believes" in say("plan")
-    assert not library.now().confirm_deletes, "nobody was asked, as there is no terminal"
+    assert not library.now().confirmed_deletes, "nobody was asked, as there is no terminal"
     assert "200" in say("plan", "--yes")
-    assert library.poll().counters.deleted == 200
+    library.world.delete(names[200])
+    assert library.poll().counters.held == 201, "one more than was confirmed"
+    assert "201" in say("plan", "--yes")
+    assert library.poll().counters.deleted == 201
 
 
 def test_held_deletes_are_confirmed_by_name(library: Library, say: Say) -> None:

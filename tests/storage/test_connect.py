@@ -266,5 +266,57 @@ def test_a_queue_that_holds_a_secret_is_refused() -> None:
         read_config("s3", {"credentials": KEYS, "events": {"queue_url": "https://user:PRIVATE@sqs.example/1/q"}})
 
 
+@pytest.mark.parametrize(
+    ("provider", "endpoint_url", "right"),
+    [
+        ("r2", "https://acc1.r2.cloudflarestorage.com/bkt", "https://acc1.r2.cloudflarestorage.com."),
+        ("s3", "https://s3.eu-west-1.amazonaws.com/bkt/", "https://s3.eu-west-1.amazonaws.com."),
+        ("s3", "minio.example/bkt", "https://minio.example."),
+        ("s3", "https://bkt.s3.eu-west-1.amazonaws.com", "https://s3.eu-west-1.amazonaws.com."),
+        ("r2", "https://bkt.acc1.eu.r2.cloudflarestorage.com", "https://acc1.eu.r2.cloudflarestorage.com."),
+        ("tigris", "https://bkt.fly.storage.tigris.dev", "https://fly.storage.tigris.dev."),
+    ],
+)
+@pytest.mark.parametrize(("path", "bucket"), [("/x", {"bucket": "bkt"}), ("bkt/x", {})], ids=["bucket", "path"])
+def test_an_endpoint_that_holds_the_bucket_is_refused_with_the_remedy(
+    provider: str, endpoint_url: str, right: str, path: str, bucket: dict[str, str]
+) -> None:
+    config = {"endpoint_url": endpoint_url, "credentials": KEYS, **bucket}
+    with pytest.raises(Invalid, match="endpoint_url must not hold the bucket") as raised:
+        open_source(provider, config, source_path=path, settings=allow())
+    assert f"write {right}" in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("provider", "endpoint_url", "bucket"),
+    [
+        ("s3", "https://s3.eu-west-1.amazonaws.com", "s3"),
+        ("supabase", "https://ref.storage.supabase.co/storage/v1/s3", "s3"),
+        ("s3", "https://minio.example", "minio"),
+    ],
+)
+def test_an_endpoint_that_only_looks_like_the_bucket_is_taken(provider: str, endpoint_url: str, bucket: str) -> None:
+    open_source(provider, {"endpoint_url": endpoint_url, "credentials": KEYS}, source_path=f"{bucket}/x", settings=allow())
+
+
+@pytest.mark.parametrize("path", ["films/videos", "films/", "films"])
+@pytest.mark.parametrize(
+    ("provider", "config"),
+    [
+        ("s3", {"bucket_name": "films", "credentials": KEYS}),
+        ("gcs", {"bucket": "films", "endpoint_url": "https://gcs.example"}),
+        ("azure", {"container": "films", "credentials": {"account_name": "acc", "account_key": "a2V5"}}),
+    ],
+)
+def test_a_path_that_repeats_the_bucket_is_refused_with_both_readings(provider: str, config: dict[str, Any], path: str) -> None:
+    with pytest.raises(Invalid, match="begins with the bucket's own name") as raised:
+        open_source(provider, config, source_path=path, settings=allow())
+    assert f"{'/' + path!r}" in raised.value.message
+    assert f"{'/' + path.partition('/')[2]!r}" in raised.value.message
+    in_the_folder = open_source(provider, config, source_path="/films/videos", settings=allow())
+    assert in_the_folder.uri.endswith("films/films/videos/")
+    assert open_source(provider, config, source_path="filmstrips", settings=allow()).uri.endswith("films/filmstrips/")
+
+
 def test_what_the_api_repeats_is_passed_over() -> None:
     read_config("s3", {"provider_type": "s3", "bucket": "b", "credentials": KEYS})

@@ -7,7 +7,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
-HEAD = "0009"
+HEAD = "0011"
 _LOCK = 7_240_915_002  # any constant: Postgres advisory lock taken while migrating
 
 
