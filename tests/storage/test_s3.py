@@ -170,9 +170,7 @@ def test_tls_with_a_plain_server_is_a_wrong_connection(seaweedfs: S3Server) -> N
         refused(seaweedfs, "b", endpoint_url=seaweedfs.url.replace("http:", "https:")).check()
 
 
-@pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:8333", "http://169.254.169.254", "http://[::1]", "ftp://example.com", "http://u:p@x.org"]
-)
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8333", "http://169.254.169.254", "http://[::1]", "ftp://example.com"])
 def test_an_endpoint_that_is_not_public_is_refused(seaweedfs: S3Server, url: str) -> None:
     with pytest.raises(UrlRefused):
         open_source("s3", s3_settings(seaweedfs, endpoint_url=url), source_path="b/", settings=allow())
