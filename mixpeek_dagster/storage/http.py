@@ -197,7 +197,7 @@ def read_chunks(response: BaseHTTPResponse, *, host: str = "The provider") -> It
     """The body of an answer as it comes, so that a server that drips it is found out.
 
     Raises:
-        ProviderDown: it takes longer than `ANSWER_S`, or nothing comes any more.
+        ProviderDown: it takes longer than `ANSWER_S`, or nothing comes any more. WrongConnection: TLS failed.
         ProtocolError: it broke off.
     """
     deadline = time.monotonic() + ANSWER_S
@@ -207,7 +207,9 @@ def read_chunks(response: BaseHTTPResponse, *, host: str = "The provider") -> It
             if time.monotonic() > deadline:
                 response.close()
                 raise ProviderDown(f"{host} has not ended an answer within {ANSWER_S:g} s.")
-    except ReadTimeoutError as error:
+    except ProtocolError:
+        raise
+    except HTTPError as error:
         raise translate(error, host) from error
 
 
