@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mixpeek_dagster.models.values import storable
 from mixpeek_dagster.pipeline.connections import open_config
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.storage.connect import open_source
@@ -51,7 +52,7 @@ def look_into(warehouse: Warehouse, identifier: str, path: str, *, most_files: i
     page = source.list_page(limit=1000)
     while True:
         for entry in page.entries:
-            first, slash, _ = source.relative(entry.key).partition("/")
+            first, slash, _ = storable(source.relative(entry.key)).partition("/")
             if slash:
                 folders.add(first)
             elif first:

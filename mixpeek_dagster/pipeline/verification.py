@@ -11,6 +11,8 @@ from mixpeek_dagster.models.documents import Document
 from mixpeek_dagster.models.ids import BucketId
 from mixpeek_dagster.models.objects import ObjectStatus, StoredObject
 from mixpeek_dagster.models.syncs import Sync
+from mixpeek_dagster.models.values import storable
+from mixpeek_dagster.pipeline.entries import recordable
 from mixpeek_dagster.pipeline.intake import Intake
 from mixpeek_dagster.pipeline.removal import space_of
 from mixpeek_dagster.pipeline.warehouse import Warehouse
@@ -69,16 +71,16 @@ def _check_sync(warehouse: Warehouse, sync: Sync) -> Check:
             check.compared += 1
             row = registered.pop(entry.key, None)
             if row is None:
-                check.note("missing", source.relative(entry.key))
-            elif tuple(row[:4]) != tuple(entry[:4]):
-                check.note("stale", source.relative(entry.key))
+                check.note("missing", storable(source.relative(entry.key)))
+            elif tuple(row[:4]) != recordable(entry)[0][:4]:
+                check.note("stale", storable(source.relative(entry.key)))
             elif row[4] in (KeyState.REJECTED, KeyState.ARCHIVED):
                 check.failed += 1
     except ProviderError as error:
         check.error = error.message
         return check
     for key in registered:
-        check.note("extra", source.relative(key))
+        check.note("extra", storable(source.relative(key)))
     return check
 
 

@@ -13,7 +13,9 @@ from mixpeek_dagster.catalog.syncs import KeyState, SourceKey
 from mixpeek_dagster.errors import ProviderDown
 from mixpeek_dagster.models.objects import ObjectStatus
 from mixpeek_dagster.pipeline.blob_files import find_blob
+from mixpeek_dagster.pipeline.browsing import look_into
 from mixpeek_dagster.pipeline.creation import create_sync
+from mixpeek_dagster.pipeline.verification import verify
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.http import Backoff
@@ -86,6 +88,11 @@ def test_files_whose_names_no_database_holds_become_documents(library: Library, 
     assert filenames == {path.rpartition("/")[2] for path in (*ODD.values(), "ok.txt", "%FF.txt")}
 
     assert library.cycle().counters.unchanged == len(ODD) + 2, "they are known again"
+    library.assert_exact()
+    library.world.hidden = {*ODD}
+    named = [name.partition(": ")[2] for check in verify(library.warehouse) for name in check.examples]
+    assert sorted(named) == sorted(ODD.values()), "a terminal can print them"
+    library.world.hidden = set()
     first, second, *_ = ODD
     library.world.put(first, b"edited")
     library.world.delete(second)
@@ -175,6 +182,8 @@ def test_a_revision_mark_that_no_database_holds_fails_alone(library: Library, ma
     assert (counters.new, counters.failed) == (1, 1)
     assert "'a.txt'" in str(dead_letters(library)[0].error)
     assert library.poll().counters.unchanged == 2
+    of_source, *_ = verify(library.warehouse)
+    assert (of_source.failed, of_source.stale) == (1, 0)
     library.world.files[b"a.txt"] = entry, data
     assert library.poll().counters.new == 1
     library.assert_follows_source()
@@ -201,3 +210,11 @@ def test_a_mapped_value_that_no_database_holds_fails_alone(library: Library, val
     assert "said" in str(dead_letters(library)[0].error)
     assert [one.fields["said"] for one in library.objects().values()] == ["fine"]
     assert library.poll().counters.unchanged == 2
+
+
+def test_a_connection_is_looked_into_whatever_its_files_are_called(library: Library) -> None:
+    for key in (*ODD, b"ok.txt"):
+        library.world.put(key, b"x")
+    found = look_into(library.warehouse, library.sync.connection_id, "/")
+    assert [one.name for one in found.files] == sorted(path for path in (*ODD.values(), "ok.txt") if "/" not in path)
+    assert found.folders == ["caf%E9"]
