@@ -115,7 +115,13 @@ class Archived(ProviderError, Terminal):
 
 
 class ProviderDown(ProviderError, Transient):
+    """`retry_after_s` is how many seconds the provider asks to be left alone; None where it does not say."""
+
     code = "provider_down"
+
+    def __init__(self, message: str, *, details: Mapping[str, Any] | None = None, retry_after_s: float | None = None) -> None:
+        super().__init__(message, details=details)
+        self.retry_after_s = retry_after_s
 
 
 class Changed(ProviderError, Transient):
@@ -153,6 +159,11 @@ class MissingExtra(MixpeekError):
 
     def __init__(self, extra: str, *, needed_by: str) -> None:
         super().__init__(f"{needed_by} needs an optional dependency: pip install 'mixpeek-dagster[{extra}]'")
+
+
+def words_of(error: Exception) -> str:
+    """What an error says, for people: its message, and the kind of an error that is not ours."""
+    return error.message if isinstance(error, MixpeekError) else f"{type(error).__name__}: {error}"
 
 
 def _codes(kind: type[MixpeekError]) -> frozenset[str]:

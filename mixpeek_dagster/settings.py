@@ -1,6 +1,7 @@
 """What the operator sets, from environment variables; nothing else in the package reads the environment."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +53,37 @@ def _cpus() -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AzureIdentity:
+    """How Azure gives this process an identity, where not through the metadata server of a virtual machine.
+
+    Attributes:
+        endpoint, header: of App Service, Functions and Container Apps (`IDENTITY_ENDPOINT`, `IDENTITY_HEADER`).
+        token_file, tenant, client, authority: a workload identity of Kubernetes (`AZURE_FEDERATED_TOKEN_FILE`, `AZURE_TENANT_ID`,
+            `AZURE_CLIENT_ID`, `AZURE_AUTHORITY_HOST`).
+    """
+
+    endpoint: str | None = None
+    header: str | None = field(default=None, repr=False)
+    token_file: Path | None = None
+    tenant: str | None = None
+    client: str | None = None
+    authority: str = "https://login.microsoftonline.com"
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> "AzureIdentity":
+        """Read every variable; unset ones take their defaults."""
+        token_file = environ.get("AZURE_FEDERATED_TOKEN_FILE")
+        return cls(
+            endpoint=environ.get("IDENTITY_ENDPOINT") or None,
+            header=environ.get("IDENTITY_HEADER") or None,
+            token_file=Path(token_file) if token_file else None,
+            tenant=environ.get("AZURE_TENANT_ID") or None,
+            client=environ.get("AZURE_CLIENT_ID") or None,
+            authority=environ.get("AZURE_AUTHORITY_HOST") or cls.authority,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """One process's settings. `Settings.from_env()` is the usual way to one; tests build their own.
 
@@ -60,8 +92,10 @@ class Settings:
         blobs_url: where uploads and other files of our own are kept: `s3://bucket/prefix?region=…&endpoint_url=…` with this machine's
             credentials, `gs://bucket/prefix?endpoint_url=…`, or `az://container/prefix?account_name=…&endpoint_url=…`
             (`MIXPEEK_BLOBS`, default a folder under `home`).
-        google_credentials: the key file of a service account, for `gs://` (`GOOGLE_APPLICATION_CREDENTIALS`).
+        google_credentials: the key file of a service account, for `gs://` and this machine's own credentials
+            (`GOOGLE_APPLICATION_CREDENTIALS`).
         azure_account, azure_key: a storage account and its key, for `az://` (`AZURE_STORAGE_ACCOUNT`, `AZURE_STORAGE_KEY`).
+        azure_identity: this machine's own identity at Azure, for syncs that may use it.
         catalog_url: SQLAlchemy URL of the catalog (`MIXPEEK_CATALOG_URL`, default a SQLite file under `home`).
         index: name of the vector index, `embedded` or `weaviate` (`MIXPEEK_INDEX`).
         weaviate_url: base URL of the Weaviate server (`MIXPEEK_WEAVIATE_URL`), e.g. `http://127.0.0.1:8080`.
@@ -102,6 +136,7 @@ class Settings:
     google_credentials: Path | None = None
     azure_account: str | None = None
     azure_key: str | None = field(default=None, repr=False)
+    azure_identity: AzureIdentity = AzureIdentity()
     index: str = "embedded"
     weaviate_url: str = "http://127.0.0.1:8080"
     weaviate_grpc_port: int = 50051
@@ -150,6 +185,7 @@ class Settings:
             google_credentials=Path(key_file).expanduser() if key_file else None,
             azure_account=environ.get("AZURE_STORAGE_ACCOUNT") or None,
             azure_key=environ.get("AZURE_STORAGE_KEY") or None,
+            azure_identity=AzureIdentity.from_env(environ),
             index=environ.get("MIXPEEK_INDEX") or "embedded",
             weaviate_url=environ.get("MIXPEEK_WEAVIATE_URL") or "http://127.0.0.1:8080",
             weaviate_grpc_port=int(environ.get("MIXPEEK_WEAVIATE_GRPC_PORT") or 50051),
@@ -158,7 +194,7 @@ class Settings:
             threads=int(environ.get("MIXPEEK_THREADS") or _cpus()),
             max_objects_per_run=int(environ.get("MIXPEEK_MAX_OBJECTS_PER_RUN") or 10_000),
             max_failed_ratio=float(environ.get("MIXPEEK_MAX_FAILED_RATIO") or 0.1),
-            allowed_hosts=frozenset(host.strip() for host in hosts if host.strip()),
+            allowed_hosts=frozenset(_host(host.strip()) for host in hosts if host.strip()),
             local_roots=tuple(Path(root).expanduser().resolve() for root in roots if root),
             ambient_credentials=environ.get("MIXPEEK_AMBIENT_CREDENTIALS", "").lower() in ("1", "true", "yes"),
             fsspec_protocols=frozenset(name.strip() for name in protocols if name.strip()),
@@ -179,6 +215,15 @@ class Settings:
     def most_bytes(self, kind: str) -> int:
         """The largest file of a type of blob that is read for an extraction."""
         return self.max_file_bytes.get(kind, MAX_FILE_BYTES.get(kind, MAX_FILE_BYTES["other"]))
+
+
+def _host(text: str) -> str:
+    """`host` or `host:port` as URLs are compared with it: in lower case, an IPv6 address without brackets."""
+    found = re.fullmatch(r"(?:\[([\da-f:.%]+)\]|([\w.-]+))(:\d+)?|([\da-f.%]*:[\da-f:.%]*)", text.lower())
+    if found is None:
+        raise Invalid(f"MIXPEEK_ALLOWED_HOSTS holds {text!r}, which is not of the form host, host:port, [::1] or [::1]:port.")
+    address, name, port, bare = (part or "" for part in found.groups())
+    return address + name.rstrip(".") + port + bare
 
 
 def _sizes(text: str) -> dict[str, int]:

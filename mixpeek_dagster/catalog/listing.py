@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, cast
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, select
 
 from mixpeek_dagster.catalog import tables
+from mixpeek_dagster.catalog.column_types import Bytewise
 from mixpeek_dagster.catalog.documents import document_of
 from mixpeek_dagster.catalog.functions import canonical
 from mixpeek_dagster.catalog.groups import (
@@ -43,7 +44,7 @@ _FLAT: Mapping[str, Sql] = {
     "source_object_id": _documents.c.root_object_id,
     "object_id": _documents.c.root_object_id,
     "bucket_id": _documents.c.root_bucket_id,
-    "batch_id": func.substr(_documents.c.partition_key, 1, _BATCH_ID_LENGTH, type_=tables.Bytewise),
+    "batch_id": func.substr(_documents.c.partition_key, 1, _BATCH_ID_LENGTH, type_=Bytewise),
 }
 FIELDS: Mapping[str, Sql] = {
     **_FLAT,

@@ -2,7 +2,8 @@
 
 from sqlalchemy import BigInteger, Column, ForeignKey, Index, LargeBinary, Table, Text, UniqueConstraint
 
-from mixpeek_dagster.catalog.tables import Bytewise, Json, _id, _in, _times, metadata
+from mixpeek_dagster.catalog.column_types import Bytewise, Json, Words
+from mixpeek_dagster.catalog.tables import _id, _in, _times, metadata
 
 api_keys = Table(
     "api_keys",
@@ -57,7 +58,7 @@ tasks = Table(
     Column("status", Bytewise, nullable=False),
     Column("inputs", Json, nullable=False),
     Column("outputs", Json),
-    Column("error", Text),
+    Column("error", Words),
     *_times(),
     Column("completed_at", Bytewise),
     Index("tasks_by_status", "status", "created_at"),

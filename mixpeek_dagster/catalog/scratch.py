@@ -15,7 +15,7 @@ PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;
 CREATE TABLE decided (key BLOB PRIMARY KEY, size INT, etag TEXT, version TEXT, state INT, object_id TEXT, seen INT, is_new INT)
     WITHOUT ROWID;
 CREATE TABLE seen (key BLOB PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE missing (key BLOB PRIMARY KEY, size INT, etag TEXT) WITHOUT ROWID;
+CREATE TABLE missing (key BLOB PRIMARY KEY, size INT, etag TEXT, is_drifted INT) WITHOUT ROWID;
 CREATE TABLE gone (key BLOB PRIMARY KEY, size INT, etag TEXT) WITHOUT ROWID;
 """
 _REMOVED = -1
@@ -65,15 +65,15 @@ class Scratch:
             named |= {row[0] for row in self._db.execute(f"SELECT key FROM seen WHERE key IN ({marks})", chunk)}  # noqa: S608
         return [row for row in rows if row[0] not in named]
 
-    def miss(self, rows: Iterable[tuple[Any, ...]]) -> None:
-        """Remember registered keys that the listing should have named."""
-        self._db.executemany("INSERT OR IGNORE INTO missing VALUES (?, ?, ?)", [tuple(row[:3]) for row in rows])
+    def miss(self, rows: Iterable[tuple[Any, ...]], *, drifted: bool = False) -> None:
+        """Remember registered keys that the listing should have named, or `drifted` ones, which it has named and are not taken."""
+        self._db.executemany("INSERT OR IGNORE INTO missing VALUES (?, ?, ?, ?)", [(*row[:3], drifted) for row in rows])
 
     def missing(self) -> int:
         return int(self._db.execute("SELECT count(*) FROM missing").fetchone()[0])
 
     def take_missing(self, *, at_a_time: int) -> Iterator[list[tuple[Any, ...]]]:
-        """(key, size, etag) of every missing key, in byte order."""
+        """(key, size, etag, is drifted) of every missing key, in byte order."""
         after = b""
         while rows := self._db.execute("SELECT * FROM missing WHERE key > ? ORDER BY key LIMIT ?", (after, at_a_time)).fetchall():
             yield rows
@@ -81,7 +81,7 @@ class Scratch:
 
     def go(self, rows: Iterable[tuple[Any, ...]]) -> None:
         """Remember missing keys that are really gone."""
-        self._db.executemany("INSERT OR IGNORE INTO gone VALUES (?, ?, ?)", rows)
+        self._db.executemany("INSERT OR IGNORE INTO gone VALUES (?, ?, ?)", [row[:3] for row in rows])
 
     def moved(self) -> int:
         """How many new files have the size and the etag of one that is gone: the same content under another name."""

@@ -8,7 +8,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection as Database
-from sqlalchemy import Row, and_, case, delete, func, insert, or_, select, update
+from sqlalchemy import Row, and_, case, delete, func, insert, or_, select, text, update
 
 from mixpeek_dagster.catalog import request_tables, tables
 from mixpeek_dagster.catalog.connections import ConnectionRecords
@@ -25,13 +25,18 @@ _dead_letters = request_tables.dead_letters
 
 class KeyState(IntEnum):
     """LIVE has an object; MISSING was not listed and waits to be confirmed gone; REJECTED does not fit the bucket; ARCHIVED cannot be
-    read. A REJECTED or ARCHIVED key may still have the object of an earlier revision, which goes when the file goes."""
+    read; DRIFTED is listed and not taken any more. A REJECTED or ARCHIVED key may still have the object of an earlier revision, which
+    goes when the file goes."""
 
     LIVE = 0
     MISSING = 1
     REJECTED = 2
     ARCHIVED = 3
+    DRIFTED = 4
 
+
+DOOMED = frozenset({KeyState.MISSING, KeyState.DRIFTED})
+"""Keys that the end of a pass takes away with their objects, if it believes them."""
 
 ARCHIVED_WORDS = "stored as "
 """How the error of an ARCHIVED key begins."""
@@ -123,17 +128,17 @@ class SyncRecords(ConnectionRecords):
         )
         return done.rowcount == 1
 
-    def save(self, sync_id: SyncId, *, owner: str, **values: Any) -> None:
-        """Write the state of a pass, as its lock's holder.
+    def save(self, sync_id: SyncId, *, owner: str, **values: Any) -> SyncStatus:
+        """Write the state of a pass, as its lock's holder; the sync's status, which somebody may have changed meanwhile.
 
         Raises:
             LockLost: the lock is not `owner`'s any more.
         """
-        done = self._connection.execute(
-            update(_syncs).where(_syncs.c.sync_id == sync_id, _syncs.c.locked_by == owner).values(**values)
-        )
-        if done.rowcount != 1:
+        mine = update(_syncs).where(_syncs.c.sync_id == sync_id, _syncs.c.locked_by == owner)
+        row = self._connection.execute(mine.values(**values).returning(_syncs.c.status)).first()
+        if row is None:
             raise LockLost(f"Sync {sync_id} was taken over by another process; this step was not recorded.")
+        return SyncStatus(row.status)
 
     def settle_status(self, sync_id: SyncId, status: SyncStatus) -> None:
         """Record what a pass made of the sync, unless it was paused meanwhile."""
@@ -308,21 +313,31 @@ class SyncRecords(ConnectionRecords):
         return self._connection.execute(update(_keys).where(unseen).values(state=KeyState.MISSING)).rowcount
 
     def forget_missing(self, sync_id: SyncId) -> None:
-        """Take every key that waits to be confirmed gone back to what it was: the pass that missed it was not to be trusted."""
+        """Take every doomed key back to what it was: the pass that doomed it was not to be trusted."""
         self._pages.forget(sync_id)
-        missing = and_(_keys.c.sync_id == sync_id, _keys.c.state == KeyState.MISSING)
-        self._connection.execute(update(_keys).where(missing).values(state=_BEFORE_MISSING))
+        doomed = and_(_keys.c.sync_id == sync_id, text(tables.IS_DOOMED))
+        self._connection.execute(update(_keys).where(doomed).values(state=_BEFORE_MISSING))
 
     def found_again(self, sync_id: SyncId, keys: Sequence[bytes]) -> None:
-        """Take keys that were missed and are there after all back to what they were."""
+        """Take doomed keys that stay after all back to what they were."""
         self._pages.forget(sync_id, keys)
         for chunk in chunks(keys):
             where = and_(_keys.c.sync_id == sync_id, _keys.c.key.in_(chunk))
             self._connection.execute(update(_keys).where(where).values(state=_BEFORE_MISSING))
 
-    def missing(self, sync_id: SyncId, *, limit: int, after: bytes | None = None, upto: bytes | None = None) -> list[SourceKey]:
-        """Keys in (after, upto] that wait to be confirmed gone, in byte order."""
-        query = select(_keys).where(_keys.c.sync_id == sync_id, _keys.c.state == int(KeyState.MISSING))
+    def doomed(
+        self,
+        sync_id: SyncId,
+        states: Iterable[KeyState],
+        *,
+        limit: int,
+        after: bytes | None = None,
+        upto: bytes | None = None,
+        seen: int = 0,
+    ) -> list[SourceKey]:
+        """Keys in (after, upto] in some of the states DOOMED, in byte order, that a pass from the generation `seen` on has seen."""
+        query = select(_keys).where(_keys.c.sync_id == sync_id, text(tables.IS_DOOMED), _keys.c.seen >= seen)
+        query = query.where(_keys.c.state.in_([int(state) for state in states]))
         if after is not None:
             query = query.where(_keys.c.key > after)
         if upto is not None:

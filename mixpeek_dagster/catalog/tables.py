@@ -1,7 +1,6 @@
 """Every table. Times are ISO 8601 text in UTC (they sort as text), keys of foreign files are bytes, open shapes are JSON."""
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
     Boolean,
     Column,
@@ -11,20 +10,15 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
-    String,
     Table,
     Text,
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.types import TypeEngine
+
+from mixpeek_dagster.catalog.column_types import Bytewise, Json, Words
 
 metadata = MetaData()
-
-Json: TypeEngine[object] = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
-# Text that compares by bytes on both databases: Postgres would use the locale of the cluster.
-Bytewise: TypeEngine[str] = String().with_variant(String(collation="C"), "postgresql")
 
 
 def _id(name: str, *, primary: bool = False, nullable: bool = False) -> Column[str]:
@@ -75,7 +69,7 @@ connections = Table(
     Column("metadata", Json),
     Column("write_enabled", Boolean, nullable=False, server_default=text("false")),
     Column("consecutive_failures", Integer, nullable=False, server_default=text("0")),
-    Column("last_error", Text),
+    Column("last_error", Words),
     Column("last_used_at", Bytewise),
 )
 
@@ -93,15 +87,15 @@ syncs = Table(
     Column("next_pass_at", Bytewise),
     Column("triggered_at", Bytewise),
     Column("pending_full", Boolean, nullable=False, default=False),
-    Column("confirm_deletes", Boolean, nullable=False, default=False),
     Column("locked_by", Bytewise),
     Column("lock_expires_at", Bytewise),
     Column("passes", Integer, nullable=False, default=0),
     Column("consecutive_failures", Integer, nullable=False, default=0),
     Column("last_pass_at", Bytewise),
     Column("last_counters", Json),
-    Column("last_error", Text),
+    Column("last_error", Words),
     *_times(),
+    Column("confirmed_deletes", Integer, nullable=False, server_default=text("0")),
     Index("syncs_by_bucket", "bucket_id"),
 )
 
@@ -113,12 +107,15 @@ sync_jobs = Table(
     Column("status", Bytewise, nullable=False),
     Column("trigger", Bytewise, nullable=False),
     Column("counters", Json, nullable=False),
-    Column("error", Text),
+    Column("error", Words),
     Column("started_at", Bytewise),
     Column("completed_at", Bytewise),
     Column("updated_at", Bytewise, nullable=False),
     Index("sync_jobs_by_sync", "sync_id", "started_at"),
 )
+
+IS_DOOMED = "state IN (1, 4)"
+"""Of `source_keys`: said in these words, it is found in the index."""
 
 source_keys = Table(
     "source_keys",
@@ -132,9 +129,9 @@ source_keys = Table(
     Column("state", Integer, nullable=False),
     Column("seen", Integer, nullable=False),
     Column("object_id", Bytewise),
-    Column("error", Text),
+    Column("error", Words),
     Column("retries", Integer, nullable=False, server_default=text("0")),
-    Index("missing_source_keys", "sync_id", "key", sqlite_where=text("state = 1"), postgresql_where=text("state = 1")),
+    Index("doomed_source_keys", "sync_id", "key", sqlite_where=text(IS_DOOMED), postgresql_where=text(IS_DOOMED)),
     Index(
         "faulty_source_keys",
         "sync_id",
@@ -173,7 +170,7 @@ objects = Table(
     Column("sync_id", Bytewise),
     Column("revision", Integer, nullable=False, default=1),
     Column("status", Bytewise, nullable=False),
-    Column("error", Text),
+    Column("error", Words),
     Column("size_bytes", BigInteger, nullable=False, default=0),
     *_times(),
     Column("tries", Integer, nullable=False, server_default="0"),
@@ -227,7 +224,7 @@ batches = Table(
     Column("part_size", Integer, nullable=False, default=0),
     Column("documents_written", BigInteger, nullable=False, default=0),
     Column("failed_count", Integer, nullable=False, default=0),
-    Column("error", Text),
+    Column("error", Words),
     Column("task_id", Bytewise),
     Column("webhook_url", Text),
     *_times(),
@@ -254,7 +251,7 @@ batch_parts = Table(
     Column("run_key", Bytewise),
     Column("claimed_at", Bytewise),
     Column("heartbeat_at", Bytewise),
-    Column("error", Text),
+    Column("error", Words),
     Index("batch_parts_by_status", "status", "claimed_at"),
     Index(
         "batch_parts_to_stop",
@@ -304,7 +301,7 @@ batch_failures = Table(
     Column("object_id", Bytewise),
     Column("part", Integer, nullable=False),
     Column("error_type", Bytewise, nullable=False),
-    Column("error", Text, nullable=False),
+    Column("error", Words, nullable=False),
     Column("tries", Integer, nullable=False),
     Column("created_at", Bytewise, nullable=False),
 )

@@ -2,7 +2,8 @@
 
 from sqlalchemy import Boolean, Column, ForeignKey, Index, Integer, Table, Text, text
 
-from mixpeek_dagster.catalog.tables import Bytewise, Json, metadata
+from mixpeek_dagster.catalog.column_types import Bytewise, Json, Words
+from mixpeek_dagster.catalog.tables import metadata
 
 webhooks = Table(
     "webhooks",
@@ -31,7 +32,7 @@ webhook_deliveries = Table(
     Column("status", Bytewise, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("next_attempt_at", Bytewise, nullable=False),
-    Column("last_error", Text),
+    Column("last_error", Words),
     Column("created_at", Bytewise, nullable=False),
     Column("delivered_at", Bytewise),
     Index(

@@ -56,7 +56,7 @@ def plan(
     """List sources without writing anything: what the next run of a sync will do, and what extraction will cost.
 
     More deletes than the guard allows are said; at a terminal you are asked whether the next pass may make them. Exits 1 when a
-    source cannot be listed.
+    source cannot be listed, or asked for files that are missing.
     """
     warehouse, failed = Warehouse.from_env(), False
     with warehouse.catalog.reading() as records:
@@ -111,7 +111,9 @@ def _print(sync: Sync, made: PassPlan) -> None:
         console.print(
             f"The run stops at max_objects_per_run = {sync.spec.max_objects_per_run:,}; the next one goes on from there."
         )
-    if made.error:
+    if made.error and made.is_complete:
+        console.print(f"[red]A pass has to leave missing files alone: {made.error}[/]", highlight=False)
+    elif made.error:
         console.print(f"[red]The listing failed, so a pass would, too, and delete nothing: {made.error}[/]", highlight=False)
 
 
@@ -119,7 +121,9 @@ def _ask(warehouse: Warehouse, sync: Sync, held: int, *, yes: bool, may_ask: boo
     if not may_ask and not yes:
         typer.echo(f"{sync.sync_id}: {held} deletes are more than the guard believes; a pass holds them back.", err=True)
         return
-    if yes or typer.confirm(f"{held} files are missing, more than the guard believes. May the next pass delete their objects?"):
+    if yes or typer.confirm(
+        f"{held} files are missing or not taken any more, more than the guard believes. May the next pass delete their objects?"
+    ):
         with warehouse.catalog.transaction() as records:
-            records.syncs.set(sync.sync_id, now=warehouse.now(), confirm_deletes=True)
-        console.print(f"{sync.sync_id}: the next pass deletes what is still missing then.")
+            records.syncs.set(sync.sync_id, now=warehouse.now(), confirmed_deletes=held)
+        console.print(f"{sync.sync_id}: the next pass deletes up to {held} objects.")

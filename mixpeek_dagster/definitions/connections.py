@@ -23,6 +23,7 @@ def sync_of(resource: object, **more: Any) -> dict[str, Any]:
     Args:
         resource: an `S3Resource` or a `GCSResource`.
         more: what else the connection says: `bucket`, `prefix`, `endpoint_url`, `provider`-specific settings; wins over the resource.
+            How often a request is tried is not the resource's `max_attempts` but the same for all providers.
 
     Raises:
         Invalid: another kind of resource, or one whose settings have no counterpart here.

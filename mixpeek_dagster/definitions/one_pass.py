@@ -4,6 +4,7 @@ For cron, CI and benchmarks. The batches go through Dagster's own engine and ins
 a daemon may work on the same catalog at the same time, since every piece of work is claimed.
 """
 
+import logging
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from mixpeek_dagster.definitions.resources import WarehouseResource
 from mixpeek_dagster.definitions.sensors import claim_waves, observation, run_state, selection, wave_tags
 from mixpeek_dagster.definitions.stopping import RUN_KEY_TAG
 from mixpeek_dagster.definitions.translator import Translator, job_names
+from mixpeek_dagster.errors import words_of
 from mixpeek_dagster.models.batches import Batch, BatchStatus
 from mixpeek_dagster.models.ids import BatchId, SyncId
 from mixpeek_dagster.models.syncs import Counters, SyncStatus
@@ -25,6 +27,8 @@ from mixpeek_dagster.pipeline.reconcile import reconcile
 from mixpeek_dagster.pipeline.syncs import Progress, advance
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.pipeline.webhooks import deliver
+
+logger = logging.getLogger("mixpeek_dagster.definitions")
 
 PROCESS_TAG = "mixpeek/process"
 _SLICE_S = 5.0
@@ -97,7 +101,11 @@ class _OnePass:
             due = {one.sync_id for one in records.syncs.due(now=self.warehouse.now())}
             syncs = [one for one in records.syncs.all() if one.sync_id in due or (now and one.status is not SyncStatus.SUSPENDED)]
         for sync in syncs:
-            self._sync(sync.sync_id)
+            try:
+                self._sync(sync.sync_id)
+            except Exception as error:  # the other syncs are followed all the same
+                logger.exception("Sync %s failed.", sync.sync_id)
+                self.report.passes[sync.sync_id] = Progress(sync, Counters(), finished=False, error=words_of(error))
         self._run_batches()
         deliver(self.warehouse)
         return self.report
@@ -166,8 +174,8 @@ class _OnePass:
 
 
 def is_dead(process: str) -> bool:
-    """Whether `host:pid` names a process of this machine that is gone; of other machines nothing is known."""
-    host, _, pid = process.rpartition(":")
+    """Whether `host:pid`, or `host:pid/…`, names a process of this machine that is gone; of other machines nothing is known."""
+    host, _, pid = process.partition("/")[0].rpartition(":")
     if host != socket.gethostname():
         return False
     try:

@@ -17,7 +17,7 @@ from mixpeek_dagster.definitions.resources import WarehouseResource
 from mixpeek_dagster.definitions.stopping import RUN_KEY_TAG, find_run, stop_canceled
 from mixpeek_dagster.definitions.ticks import looks
 from mixpeek_dagster.definitions.translator import Translator
-from mixpeek_dagster.errors import NotFound
+from mixpeek_dagster.errors import NotFound, words_of
 from mixpeek_dagster.models.batches import BatchPart
 from mixpeek_dagster.models.buckets import Bucket
 from mixpeek_dagster.models.ids import SyncId
@@ -70,18 +70,24 @@ def sync_sensor(plan: NamespacePlan, sync: SyncPlan, translator: Translator) -> 
         },
     )
     def poll(warehouse: WarehouseResource) -> dg.SensorResult | dg.SkipReason:
-        world = warehouse.get()
-        progress = advance(world, SyncId(sync.sync_id), budget_s=_TICK_S)
-        if progress is None:
-            with world.catalog.reading() as records:
-                return dg.SkipReason(_why_not(report_of(records, records.syncs.get(sync.sync_id))))
-        if progress.error is not None:
-            raise RuntimeError(progress.error)
-        if not progress.finished:
-            return dg.SkipReason(f"Listed {progress.counters.listed} files so far; the pass goes on in the next tick.")
-        return dg.SensorResult(asset_events=[observation(world, sync, bucket, key)])
+        try:
+            return _poll(warehouse.get(), sync, bucket, key)
+        except NotFound:
+            return dg.SkipReason(f"Sync {sync.sync_id} was deleted.")
 
     return poll
+
+
+def _poll(warehouse: Warehouse, sync: SyncPlan, bucket: Bucket, key: dg.AssetKey) -> dg.SensorResult | dg.SkipReason:
+    progress = advance(warehouse, SyncId(sync.sync_id), budget_s=_TICK_S)
+    if progress is None:
+        with warehouse.catalog.reading() as records:
+            return dg.SkipReason(_why_not(report_of(records, records.syncs.get(sync.sync_id))))
+    if progress.error is not None and not progress.finished:
+        raise RuntimeError(progress.error)
+    if not progress.finished:
+        return dg.SkipReason(f"Listed {progress.counters.listed} files so far; the pass goes on in the next tick.")
+    return dg.SensorResult(asset_events=[observation(warehouse, sync, bucket, key)])
 
 
 def observation(warehouse: Warehouse, sync: SyncPlan, bucket: Bucket, key: dg.AssetKey) -> dg.AssetObservation:
@@ -109,21 +115,30 @@ def urgent_syncs_sensor(plan: WarehousePlan, translator: Translator, *, retiring
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Begins passes that were asked for and those of new syncs, and goes on with passes under way.",
     )
-    def poll(warehouse: WarehouseResource) -> dg.SensorResult | dg.SkipReason:
+    def poll(context: dg.SensorEvaluationContext, warehouse: WarehouseResource) -> dg.SensorResult | dg.SkipReason:
         world = warehouse.get()
         worked: list[SyncId] = []
         observed: list[dg.AssetObservation] = []
+        failed: dict[SyncId, str] = {}
         for left in looks(retiring, every_s=_LOOK_S):
             deadline = time.monotonic() + left
             for sync_id in _urgent(world, planned):
-                progress = _advanced(world, sync_id, deadline)
-                if progress is None:
+                if sync_id in failed:
                     continue
-                worked.append(sync_id)
-                if progress.finished and progress.error is None and sync_id in planned:
-                    observed.append(observation(world, *planned[sync_id]))
+                try:
+                    progress = _advanced(world, sync_id, deadline)
+                    if progress is None:
+                        continue
+                    worked.append(sync_id)
+                    if progress.finished and sync_id in planned:
+                        observed.append(observation(world, *planned[sync_id]))
+                except Exception as error:  # the other syncs do not wait for it
+                    failed[sync_id] = f"Sync {sync_id}: {words_of(error)}"
+                    context.log.error(failed[sync_id], exc_info=error)
             if observed:
                 return dg.SensorResult(asset_events=observed)
+        if failed:
+            raise RuntimeError("; ".join(failed.values()))
         return dg.SkipReason(f"Worked on {', '.join(dict.fromkeys(worked))}." if worked else "No pass was asked for.")
 
     return poll

@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from mixpeek_dagster.errors import Invalid
 from mixpeek_dagster.models.buckets import BucketSchema, FieldType
 from mixpeek_dagster.models.patterns import regex
-from mixpeek_dagster.models.values import Lenient
+from mixpeek_dagster.models.values import Lenient, check_json
 
 _TRANSFORMS: Mapping[str, Callable[[str], Any]] = {
     "lowercase": str.lower,
@@ -170,7 +171,8 @@ class SchemaMapping(Lenient):
                 continue
             try:
                 value = entry.value(path)
-            except ValueError as error:
+                check_json(value)
+            except (ValueError, RecursionError, Invalid) as error:
                 raise ValueError(f"mapped field {name!r} cannot be read: {error}") from error
             if value is None and entry.required:
                 raise ValueError(f"mapped field {name!r} is required, and the path does not say it")

@@ -28,7 +28,8 @@ class ObjectStatus(StrEnum):
 class Blob(Value):
     """Where one property's bytes are: inline (`text`), at a URL (`url`), in managed storage (`managed`), or at a synced key (`key`).
 
-    `key` is the provider's key with undecodable bytes as surrogate escapes; `etag` and `version` pin the revision to read.
+    `key` is the provider's key as text; where that is not all of it, as no database holds the rest, `key_hex` is its bytes.
+    `etag` and `version` pin the revision to read.
     """
 
     property: str
@@ -37,12 +38,17 @@ class Blob(Value):
     url: str | None = None
     managed: str | None = None
     key: str | None = None
+    key_hex: str | None = None
     etag: str = ""
     version: str = ""
     filename: str = ""
     mime_type: str = ""
     size_bytes: int | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
+
+    def source_key(self) -> bytes:
+        """The provider's own key, of a blob that has one."""
+        return bytes.fromhex(self.key_hex) if self.key_hex else (self.key or "").encode()
 
 
 class StoredObject(Value):

@@ -269,8 +269,10 @@ class SyncCursor(Value):
     `config_hash` is the configuration of the last complete pass, `pass_hash` that of the one under way. `idle_pages` counts the pages
     in a row that named no file which this pass had not seen; `landmark` is an earlier token, which never comes again. `full` looks at
     every file again, as if the configuration had changed. A pass of more objects than one run may take goes on in the next run;
-    `taken_before` are those that earlier runs took. `feed_position` is how far the provider's change feed was followed, and
-    `feed_deleted` how many objects it led to the end of since the last pass.
+    `taken_before` are those that earlier runs took. `confirmed_deletes` is how many deletes somebody allowed; `deletes_believed` says that
+    the guard has passed those of this pass. Of its missing files `refused` may not be asked for, the first for the reason `refusal`.
+    `feed_position` is how far the provider's change feed was followed, and `feed_deleted` how
+    many objects it led to the end of since the last pass.
     """
 
     phase: Phase = Phase.IDLE
@@ -285,7 +287,10 @@ class SyncCursor(Value):
     landmark: str | None = None
     started_at: str | None = None
     unordered: bool = False
-    confirmed_deletes: bool = False
+    confirmed_deletes: int = 0
+    deletes_believed: bool = False
+    refused: int = 0
+    refusal: str | None = None
     full: bool = False
     taken_before: int = 0
     feed_position: str | None = None
@@ -310,7 +315,7 @@ class Sync(Value):
     next_pass_at: str | None
     triggered_at: str | None = None
     pending_full: bool = False
-    confirm_deletes: bool = False
+    confirmed_deletes: int = 0
     locked_by: str | None = None
     lock_expires_at: str | None = None
     passes: int = 0

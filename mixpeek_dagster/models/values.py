@@ -1,8 +1,10 @@
 """What every model shares: frozen values, strict on input, and one form of time."""
 
 import math
+import re
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -75,3 +77,18 @@ def check_text(text: str) -> None:
         return
     if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
         raise Invalid("Texts may not hold NUL or half a surrogate pair.")
+
+
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def storable(text: str) -> str:
+    """The text as every database takes it: NUL, half surrogate pairs and undecodable bytes (surrogate escapes) as `%00` and `%FF`."""
+    if text.isascii() and "\x00" not in text:
+        return text
+    return _UNSTORABLE.sub(_percent_encoded, text)
+
+
+def _percent_encoded(found: re.Match[str]) -> str:
+    is_byte = "\udc80" <= found[0] <= "\udcff"
+    return quote(found[0], errors="surrogateescape" if is_byte else "surrogatepass")

@@ -49,7 +49,7 @@ def find_blob(warehouse: Warehouse, object_id: str, index: int) -> BlobFile:
             raise NotFound(f"The file of blob {index} of object {object_id} is gone.")
         return BlobFile(blob, file.size, partial(warehouse.blobs.open, blob.managed))
     if blob.key is not None and sync is not None:
-        key = blob.key.encode("utf-8", "surrogateescape")
+        key = blob.source_key()
         as_listed = Entry(key, blob.size_bytes or 0, blob.etag, blob.version)
         # Some providers list files as empty whose size they do not know.
         return BlobFile(blob, blob.size_bytes or None, partial(warehouse.source(sync).open, key, if_match=as_listed))

@@ -23,6 +23,7 @@ from mixpeek_dagster.pipeline.removal import space_of
 from mixpeek_dagster.pipeline.sync_control import test_place
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.storage.blobs import safe_name
+from mixpeek_dagster.storage.stores import put_as_client
 
 _THREADS = 8
 Kind = Literal["catalog", "vector index", "blob store", "model pack", "connection", "sync"]
@@ -116,9 +117,12 @@ def _blobs(warehouse: Warehouse) -> Check:
 
     def question() -> str:
         blobs = warehouse.blobs
-        blobs.presign_put(key, expires_s=60)
-        blobs.put(key, BytesIO(b"check"), replace=True)
+        blobs.delete(key)
         try:
+            signed = blobs.presign_put(key, expires_s=60, size=5)
+            if blobs.is_remote:  # the other's URLs lead to the API, which may not run
+                put_as_client(signed, b"check")
+            blobs.put(key, BytesIO(b"check"), replace=True)
             with blobs.open(key) as stream:
                 stream.read()
         finally:
@@ -173,7 +177,7 @@ def _source(warehouse: Warehouse, sync: Sync, connection: str) -> Callable[[], C
     def question() -> str:
         source = warehouse.open_source(sync.connection_id, sync.spec.source_path)  # anew: credentials may have changed
         source.check()
-        return f"{source.uri} can be listed and read"
+        return f"{source.uri} can be listed" + (" and read" if source.list_page(limit=1).entries else "; there is no file yet")
 
     name = sync.sync_id if connection == sync.connection_id else f"{sync.sync_id} ({connection})"
     return lambda: _asked("sync", name, question)

@@ -1,16 +1,17 @@
 """Follow a provider's change feed: each file that it names is asked for at the source and merged as a pass would merge it.
 
-Feeds are accelerators. They are followed between passes only, under the sync's lock; what they miss, the next pass finds. More
-deletes than a pass would believe are left to one, which is due at once then, and asks. News are acknowledged after the transaction
-that records what they led to: a crash makes them come again, which changes nothing.
+Feeds are accelerators. They are followed between passes only, under the sync's lock; what they miss, the next pass finds, also
+what became of a file that may not be asked for. More deletes than a pass would believe are left to one, which is due at once then, and
+asks. News are acknowledged after the transaction that records what they led to: a crash makes them come again, which changes nothing.
 """
 
+import logging
 import time
 from dataclasses import dataclass, field
 from typing import cast
 
 from mixpeek_dagster.catalog.syncs import LockLost
-from mixpeek_dagster.errors import MixpeekError, Transient, WrongState
+from mixpeek_dagster.errors import AccessDenied, MixpeekError, Transient, WrongState, words_of
 from mixpeek_dagster.models.batches import Batch
 from mixpeek_dagster.models.ids import SyncId
 from mixpeek_dagster.models.syncs import Counters, Phase, Sync, SyncStatus
@@ -21,7 +22,9 @@ from mixpeek_dagster.pipeline.sharing import let_go
 from mixpeek_dagster.pipeline.syncs import LOCK_S
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.storage.feed import FeedSource, News
-from mixpeek_dagster.storage.provider import Page
+from mixpeek_dagster.storage.provider import Entry, Page
+
+logger = logging.getLogger("mixpeek_dagster.feeds")
 
 
 class NotNow(WrongState, Transient):
@@ -101,20 +104,21 @@ def look_at(warehouse: Warehouse, sync_id: SyncId, news: News, *, doubt: Doubt |
     Raises:
         NotNow: it has to be done later. Failures of the provider; nothing was recorded then.
     """
+    owner = warehouse.new_holder()
     with warehouse.catalog.transaction() as records:
         now = warehouse.now()
-        if not records.syncs.lock(sync_id, owner=warehouse.owner, now=now, until=warehouse.now(plus_s=LOCK_S)):
+        if not records.syncs.lock(sync_id, owner=owner, now=now, until=warehouse.now(plus_s=LOCK_S)):
             raise NotNow(f"Sync {sync_id} is locked by another process; try again.")
     try:
-        return _look(warehouse, sync_id, news, doubt)
+        return _look(warehouse, sync_id, owner, news, doubt)
     except LockLost as error:
         raise NotNow(str(error)) from error
     finally:
         with warehouse.catalog.transaction() as records:
-            records.syncs.unlock(sync_id, owner=warehouse.owner)
+            records.syncs.unlock(sync_id, owner=owner)
 
 
-def _look(warehouse: Warehouse, sync_id: SyncId, news: News, doubt: Doubt | None) -> Looked:
+def _look(warehouse: Warehouse, sync_id: SyncId, owner: str, news: News, doubt: Doubt | None) -> Looked:
     with warehouse.catalog.reading() as records:
         sync = records.syncs.get(sync_id)
         bucket = records.buckets.get(sync.bucket_id, namespace_id=sync.namespace_id)
@@ -126,9 +130,12 @@ def _look(warehouse: Warehouse, sync_id: SyncId, news: News, doubt: Doubt | None
     if not is_followable(sync, when_done=doubt is not None) or sync.cursor.config_hash != pass_hash:
         raise NotNow(f"Sync {sync_id} makes a pass first; try again.")
     keys = sorted(named.union(news.keys))
-    entries = ask_for(source, keys)
-    there = [entry for entry in entries if entry is not None]
-    gone = [key for key, entry in zip(keys, entries) if entry is None]
+    answers = ask_for(source, keys)
+    there = [answer for answer in answers if isinstance(answer, Entry)]
+    gone = [key for key, answer in zip(keys, answers) if answer is None]
+    refused = [answer for answer in answers if isinstance(answer, AccessDenied)]
+    if doubt is not None and refused:
+        raise refused[0]
     if doubt is not None and gone and not source.list_page(limit=1).entries:
         gone = []  # an unmounted or emptied folder looks like this: a pass asks before it deletes
     intake = Intake(warehouse, sync, bucket, source, again=doubt.again if doubt is not None else 0)
@@ -142,13 +149,17 @@ def _look(warehouse: Warehouse, sync_id: SyncId, news: News, doubt: Doubt | None
         found = compare(records, intake, cursor, Page(there, None), present, source=source, room=0, now=now)
         intake.record(records, found.taken, generation=cursor.generation)
         doomed = [rows[key] for key in gone if key in rows] if sync.spec.reconcile.on_delete else []
+        doomed += found.taken.drifted
         is_too_many = len(doomed) > _believed(sync, doubt)
         doomed = [] if is_too_many else doomed
-        let_go(records, warehouse, sync, found.taken.drifted_out, now=now)
-        let_go(records, warehouse, sync, {row[0]: str(row[5]) for row in doomed if row[5]}, now=now, are_gone=True)
+        drifted = {row[0] for row in found.taken.drifted}
+        lost = {row[0]: str(row[5]) for row in doomed if row[5]}
+        let_go(records, warehouse, sync, {key: lost[key] for key in lost if key in drifted}, now=now)
+        let_go(records, warehouse, sync, {key: lost[key] for key in lost if key not in drifted}, now=now, are_gone=True)
         records.syncs.remove_keys(sync_id, [row[0] for row in doomed])
         decided = {*(key.key for key in found.taken.keys), *found.taken.gone_keys}
-        readable = {key: row[5] for key, row in present.items() if row[5] and key not in decided} if doubt is not None else {}
+        unread = decided.union(row[0] for row in found.taken.drifted)
+        readable = {key: row[5] for key, row in present.items() if row[5] and key not in unread} if doubt is not None else {}
         later = records.objects.taken_later(readable.values(), doubt.batch) if doubt is not None else set()
         again = [object_id for object_id in readable.values() if object_id not in later]
         waiting = [*found.taken.object_ids, *again]
@@ -159,11 +170,10 @@ def _look(warehouse: Warehouse, sync_id: SyncId, news: News, doubt: Doubt | None
         if doubt is None:
             after = after.model_copy(update={"feed_deleted": cursor.feed_deleted + len(doomed)})
             due = {"triggered_at": now} if news.everything or (is_too_many and not _is_holding(sync)) else {}
-        records.syncs.save(sync_id, owner=warehouse.owner, cursor=after.model_dump(mode="json"), **due)
+        records.syncs.save(sync_id, owner=owner, cursor=after.model_dump(mode="json"), **due)
     finish_removals(warehouse)
-    deleted = len(doomed) + len(found.taken.drifted_out)
     settled = frozenset(decided.union(readable, (row[0] for row in doomed)))
-    return Looked(news.messages, found.taken.new, found.taken.changed, deleted, settled)
+    return Looked(news.messages, found.taken.new, found.taken.changed, len(doomed), settled)
 
 
 def _is_holding(sync: Sync) -> bool:
@@ -195,4 +205,7 @@ def follow_all(warehouse: Warehouse, *, budget_s: float) -> dict[SyncId, Looked 
             continue
         except MixpeekError as error:
             done[sync.sync_id] = error
+        except Exception as error:  # the other feeds are followed all the same
+            logger.exception("The feed of sync %s failed.", sync.sync_id)
+            done[sync.sync_id] = MixpeekError(words_of(error))
     return done

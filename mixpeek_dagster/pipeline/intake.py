@@ -6,7 +6,7 @@ from typing import Any
 
 from mixpeek_dagster.catalog import Records
 from mixpeek_dagster.catalog.shared_keys import KnownFile
-from mixpeek_dagster.catalog.syncs import ARCHIVED_WORDS, KeyState, SourceKey
+from mixpeek_dagster.catalog.syncs import ARCHIVED_WORDS, DOOMED, KeyState, SourceKey
 from mixpeek_dagster.errors import SchemaViolation
 from mixpeek_dagster.models.batches import Batch, BatchStatus
 from mixpeek_dagster.models.buckets import Bucket, blob_type_of, mime_type_of
@@ -14,7 +14,9 @@ from mixpeek_dagster.models.ids import BatchId, ObjectId, derived_id
 from mixpeek_dagster.models.mappings import SchemaMapping
 from mixpeek_dagster.models.objects import Blob, ObjectStatus, StoredObject
 from mixpeek_dagster.models.syncs import REQUEUED, Sync, SyncCursor
+from mixpeek_dagster.models.values import storable
 from mixpeek_dagster.pipeline.batches import submit
+from mixpeek_dagster.pipeline.entries import holds, is_made_of, recordable
 from mixpeek_dagster.pipeline.events import tell_objects
 from mixpeek_dagster.pipeline.sharing import SharedFile, files_elsewhere
 from mixpeek_dagster.pipeline.warehouse import Warehouse
@@ -30,14 +32,16 @@ AGAIN = "looked_again"
 
 @dataclass
 class Taken:
-    """What becomes of a page's new and changed files. `object_ids` have to be extracted; `drifted_out` fit the filters no more.
+    """What becomes of a page's new and changed files. `object_ids` have to be extracted. `drifted` are registered rows whose file is not
+    taken any more, and whose object goes if that is believed; `back` waited to go, and stay.
 
     What a deleted sync left is `inherited`; of its objects those that are still to be extracted are `waiting`.
     `stopped_at` is the first key that was not looked at any more, when there was no room for another object.
     """
 
     object_ids: list[ObjectId] = field(default_factory=list)
-    drifted_out: dict[bytes, str] = field(default_factory=dict)
+    drifted: list[Row] = field(default_factory=list)
+    back: list[bytes] = field(default_factory=list)
     keys: list[SourceKey] = field(default_factory=list)
     gone_keys: list[bytes] = field(default_factory=list)
     created: list[StoredObject] = field(default_factory=list)
@@ -112,10 +116,10 @@ class Intake:
         stored = shared.stored
         taken.inherited += [shared.known] if shared.is_left else []
         if shared.is_left:
-            path = self._source.relative(entry.key)
-            is_fit = _is_made_of(stored, entry, kind) and stored.fields.get("path") == path and not self._says_more(stored, entry)
+            path = self._path(entry)
+            is_fit = is_made_of(stored, entry, kind) and stored.fields.get("path") == path and not self._says_more(stored, entry)
         else:
-            is_fit = self._sync.spec.skip_duplicates and _holds(stored, entry)
+            is_fit = self._sync.spec.skip_duplicates and holds(stored, entry)
         if not is_fit and self._sync.spec.reconcile.on_update:
             return False
         blob = stored.blobs[0]
@@ -142,16 +146,21 @@ class Intake:
     ) -> None:
         reconcile = self._sync.spec.reconcile
         state = KeyState(row[4]) if row else None
+        listed, (entry, fault) = entry, recordable(entry)
+        taken.skipped_bytes += listed.size if fault else 0
         same = row is not None and entry[:4] == row[:4]
         kind = self._property(entry)
         if kind is None:
             taken.skipped += 1
-            taken.skipped_bytes += entry.size
-            if row is not None and (existing is None or reconcile.on_filter_drift):
+            taken.skipped_bytes += 0 if fault else entry.size
+            if row is not None and existing is None:
                 taken.gone_keys.append(entry.key)
-                taken.drifted_out |= {entry.key: existing.object_id} if existing else {}
+            elif row is not None and reconcile.on_filter_drift:
+                taken.drifted.append(row)
+            elif state in DOOMED:
+                taken.back.append(entry.key)
             return
-        if row is not None and same and len(row) > 6 and row[6] == generation:
+        if row is not None and same and len(row) > 6 and row[6] == generation and state not in DOOMED:
             return  # this listing has named it before
         if same and row is not None and len(row) > 7 and state is KeyState.LIVE:
             return  # a plan has decided on it before
@@ -159,20 +168,21 @@ class Intake:
         archived = entry.storage_class in ARCHIVED and not (row is not None and row[2] == REQUEUED)
         if same and not drifted and (state is KeyState.REJECTED or (state is KeyState.ARCHIVED and archived)):
             return
-        if existing is not None and existing.sync_id != self._sync.sync_id and row is not None and _holds(existing, entry):
+        if existing is not None and existing.sync_id != self._sync.sync_id and row is not None and holds(existing, entry):
             if not same or state is not KeyState.LIVE:  # another sync has seen it already
                 taken.keys.append(_key(entry, KeyState.LIVE, existing.object_id))
             return
         if (
             same
             and existing is not None
-            and _is_made_of(existing, entry, kind)
+            and is_made_of(existing, entry, kind)
             and not (drifted and self._says_more(existing, entry))
         ):
             if state is not KeyState.LIVE:  # it is back, as it was
                 taken.keys.append(_key(entry, KeyState.LIVE, existing.object_id))
             return
         if existing is not None and not reconcile.on_update:
+            taken.back += [entry.key] if state in DOOMED else []
             return
         earlier = existing.object_id if existing else None
         taken.new_keys += row is None
@@ -182,6 +192,8 @@ class Intake:
             taken.failed += 1
             return
         try:
+            if fault:
+                raise SchemaViolation(f"File {self._path(entry)!r}: {fault}.")
             stored = self._object(entry, kind, existing, generation=generation, now=now)
         except SchemaViolation as error:
             taken.keys.append(_key(entry, KeyState.REJECTED, earlier, error.message))
@@ -208,6 +220,7 @@ class Intake:
             records.objects.set_status(taken.waiting, ObjectStatus.PENDING, now=self._warehouse.now())
         records.syncs.put_keys(self._sync.sync_id, taken.keys, generation=generation)
         records.syncs.remove_keys(self._sync.sync_id, taken.gone_keys)
+        records.syncs.found_again(self._sync.sync_id, taken.back)
         records.buckets.count(self._bucket.bucket_id, objects=taken.new, size_bytes=taken.size_change)
         for event, objects in (("object.created", taken.created), ("object.updated", taken.replaced)):
             if objects:
@@ -216,7 +229,7 @@ class Intake:
     def _says_more(self, existing: StoredObject, entry: Entry) -> bool:
         """Whether the mapping makes other fields of a file than its object has."""
         try:
-            mapped = self._mapping.fields(self._source.relative(entry.key))
+            mapped = self._mapping.fields(self._path(entry))
         except ValueError:
             return True
         return any(existing.fields.get(name) != value for name, value in mapped.items())
@@ -232,14 +245,18 @@ class Intake:
         since = self._sync.spec.sync_from
         if since is not None and entry.modified_at and entry.modified_at < since.timestamp():
             return None
-        path = self._source.relative(entry.key)
+        path = self._path(entry)
         taken = self._sync.spec.file_filters.takes(
             path, size=entry.size, modified_at=entry.modified_at, content_type=entry.content_type
         )
         return self._mapping.property_for(blob_type_of(_mime(entry, path)), self._bucket.bucket_schema) if taken else None
 
+    def _path(self, entry: Entry) -> str:
+        """The file's path below the source, as objects tell it."""
+        return storable(self._source.relative(entry.key))
+
     def _object(self, entry: Entry, kind: str, existing: StoredObject | None, *, generation: int, now: str) -> StoredObject:
-        path = self._source.relative(entry.key)
+        path, key = self._path(entry), entry.key.decode("utf-8", "surrogateescape")
         declared = self._bucket.bucket_schema.properties[kind]
         filename = path.rpartition("/")[2]
         own = {"path": path, "filename": filename}
@@ -251,14 +268,15 @@ class Intake:
         blob = Blob(
             property=kind,
             type=declared.type,
-            key=entry.key.decode("utf-8", "surrogateescape"),
+            key=(text := storable(key)),
+            key_hex=entry.key.hex() if text != key else None,
             etag=entry.etag,
             version=entry.version,
             filename=filename,
             mime_type=self._mapping.mime_type(kind) or _mime(entry, path),
             size_bytes=entry.size,
         )
-        object_id = existing.object_id if existing else derived_id("obj", self._sync.sync_id, str(blob.key), str(generation))
+        object_id = existing.object_id if existing else derived_id("obj", self._sync.sync_id, key, str(generation))
         return StoredObject(
             object_id=ObjectId(object_id),
             namespace_id=self._sync.namespace_id,
@@ -338,17 +356,6 @@ class Intake:
         self._open = None
         if not self._sync.spec.skip_batch_submission:
             submit(records, batch, settings=settings, now=now)
-
-
-def _holds(stored: StoredObject, entry: Entry) -> bool:
-    """Whether the object holds this revision of the file."""
-    blob = stored.blobs[0] if stored.blobs else None
-    return blob is not None and (blob.etag, blob.version) == (entry.etag, entry.version)
-
-
-def _is_made_of(stored: StoredObject, entry: Entry, kind: str) -> bool:
-    """Whether the object holds this revision of the file, under the property it belongs to now."""
-    return _holds(stored, entry) and stored.blobs[0].property == kind
 
 
 def _mime(entry: Entry, path: str) -> str:

@@ -6,18 +6,21 @@ A page is checked for being possible, merged with the keys registered in its ran
 
 import hashlib
 import operator
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from mixpeek_dagster.catalog import Records
 from mixpeek_dagster.catalog.syncs import KeyState
-from mixpeek_dagster.errors import BadListing
+from mixpeek_dagster.errors import AccessDenied, BadListing
 from mixpeek_dagster.models.buckets import Bucket
 from mixpeek_dagster.models.syncs import Counters, Phase, Sync, SyncCursor, SyncSpec
 from mixpeek_dagster.pipeline.intake import Intake, Taken
 from mixpeek_dagster.storage.provider import Entry, ObjectSource, Page
+
+Answer = Entry | AccessDenied | None
+"""A file that was asked for by name, and None where there is none: only what the provider says is gone loses its object."""
 
 Row = tuple[Any, ...]
 """A registered key: the first six fields of `SourceKey`; of an unordered listing also the generation that has seen it last."""
@@ -68,7 +71,7 @@ def first_cursor(sync: Sync, source: ObjectSource, *, pass_hash: str) -> SyncCur
         config_hash=sync.cursor.config_hash,
         pass_hash=pass_hash,
         full=sync.pending_full,
-        confirmed_deletes=sync.confirm_deletes,
+        confirmed_deletes=sync.confirmed_deletes,
         feed_position=sync.cursor.feed_position,
     )
 
@@ -145,7 +148,6 @@ def moved_on(cursor: SyncCursor, page: Page, found: Findings, *, is_idle: bool, 
         changed=taken.changed,
         skipped=taken.skipped,
         failed=taken.failed,
-        deleted=len(taken.drifted_out),
         unchanged=len(entries) - taken.new - taken.changed - taken.skipped - taken.failed,
         bytes=sum(entry.size for entry in entries) - taken.skipped_bytes,
         pages=1,
@@ -164,16 +166,17 @@ def turned(
     is_whole: bool = True,
     is_idle: bool = False,
 ) -> SyncCursor:
-    """The cursor behind a page that was taken to the key `after`: its end, if it was taken whole."""
+    """The cursor behind a page that was taken to the key `after`: its end, if it was taken whole. Deletes begin at the first key."""
+    is_listed = token is None and is_whole
     return cursor.model_copy(
         update={
-            "after": None if after is None else after.hex(),
+            "after": None if after is None or is_listed else after.hex(),
             "token": token if is_whole else None,
             "counters": counters,
             "idle_pages": cursor.idle_pages + 1 if is_idle else 0,
             # Brent's way to find a circle: remember where we were after 1, 2, 4, 8 … pages.
             "landmark": token if counters.pages & (counters.pages - 1) == 0 else cursor.landmark,
-            "phase": Phase.DELETE if token is None and is_whole else cursor.phase,
+            "phase": Phase.DELETE if is_listed else cursor.phase,
         }
     )
 
@@ -200,10 +203,15 @@ def room_of(cursor: SyncCursor, spec: SyncSpec) -> int:
     return spec.max_objects_per_run - (cursor.counters.new + cursor.counters.changed - cursor.taken_before)
 
 
-def held_deletes(counters: Counters, spec: SyncSpec, *, missing: int, registered: int) -> int:
-    """How many deletes are too many to believe: more than 100 and the allowed share, or everything there was."""
-    vanished = counters.listed == 0 and missing > 0
-    return missing if vanished or missing > believed_deletes(spec, registered=registered) else 0
+def held_deletes(cursor: SyncCursor, spec: SyncSpec, *, missing: int, registered: int) -> int:
+    """How many deletes are too many to believe: more than 100 and the allowed share, or everything there was; and more than were
+    confirmed."""
+    done, before = cursor.counters, registered - cursor.counters.new
+    is_same_sync = cursor.config_hash == cursor.pass_hash and spec.max_deleted_ratio < 1
+    # Nothing was listed that the filters take; or other files in place of all that there were, as with somebody else's credentials.
+    vanished = done.listed == done.skipped or (is_same_sync and missing >= before > 1)
+    most = 0 if vanished else believed_deletes(spec, registered=registered)
+    return missing if missing > max(most, cursor.confirmed_deletes) else 0
 
 
 def believed_deletes(spec: SyncSpec, *, registered: int) -> int:
@@ -211,10 +219,45 @@ def believed_deletes(spec: SyncSpec, *, registered: int) -> int:
     return max(SURE_DELETES, int(spec.max_deleted_ratio * registered))
 
 
-def ask_for(source: ObjectSource, keys: Sequence[bytes]) -> list[Entry | None]:
-    """Each file asked for by name, None where there is none: only what the provider says is gone loses its object."""
+def doomed_states(spec: SyncSpec) -> list[KeyState]:
+    """Which keys a pass of this sync may take away at its end."""
+    wanted = {KeyState.MISSING: spec.reconcile.on_delete, KeyState.DRIFTED: spec.reconcile.on_filter_drift}
+    return [state for state, is_wanted in wanted.items() if is_wanted]
+
+
+def ask_for(source: ObjectSource, keys: Sequence[bytes], *, drifted: Container[bytes] = ()) -> list[Answer]:
+    """Each file asked for by name; to the sync, the `drifted` ones are gone, though the listing has named them."""
+
+    def ask(key: bytes) -> Answer:
+        try:
+            return None if key in drifted else source.head(key)
+        except AccessDenied as refusal:
+            return refusal
+
     with ThreadPoolExecutor(_HEADS) as pool:
-        return list(pool.map(source.head, keys))
+        return list(pool.map(ask, keys))
+
+
+def deleted_upto(cursor: SyncCursor, last: bytes, answers: Sequence[Answer], *, seconds: float) -> SyncCursor:
+    """The cursor behind missing keys up to `last`, all of them asked for: what is refused stays missing, for the next pass to ask."""
+    refused = [answer.message for answer in answers if isinstance(answer, AccessDenied)]
+    return cursor.model_copy(
+        update={
+            "after": last.hex(),
+            "counters": cursor.counters.plus(deleted=sum(answer is None for answer in answers), seconds=seconds),
+            "deletes_believed": True,  # for all of this pass: the share shrinks while we delete
+            "refused": cursor.refused + len(refused),
+            "refusal": cursor.refusal or next(iter(refused), None),
+        }
+    )
+
+
+def refusal_of(cursor: SyncCursor) -> str | None:
+    """Why missing files could not be asked for, if there were any."""
+    others = cursor.refused - 1
+    return (
+        f"{cursor.refusal} ({others} other missing files are refused, too; their objects stay)" if others > 0 else cursor.refusal
+    )
 
 
 def _ascends(entries: Sequence[Entry], after: bytes | None) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from mixpeek_dagster.catalog import Records
 from mixpeek_dagster.catalog.scratch import Scratch
+from mixpeek_dagster.catalog.syncs import KeyState
 from mixpeek_dagster.errors import MixpeekError
 from mixpeek_dagster.models.buckets import Bucket
 from mixpeek_dagster.models.collections import Collection, downstream_tiers
@@ -22,11 +23,14 @@ from mixpeek_dagster.pipeline.merge import (
     ask_for,
     compare,
     config_hash,
+    deleted_upto,
+    doomed_states,
     first_cursor,
     held_deletes,
     is_full,
     moved_on,
     read_page,
+    refusal_of,
     registered,
     room_of,
     unordered_cursor,
@@ -35,6 +39,9 @@ from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.storage.provider import ObjectSource
 
 _CHUNK = 500
+
+_ASKED = 100
+"""So many missing files are asked for between two looks at the time."""
 
 
 class CollectionCost(Value):
@@ -55,9 +62,10 @@ class PassPlan(Value):
         moved: how many of the new files have the content of a deleted one, by its etag: read, but not inferred again.
         to_extract, bytes_to_read: objects that would be put into batches, and the size of their files.
         costs: what extraction takes, collection by collection, from the speed of earlier batches.
-        is_complete: False when the time allowed was over first; then the counts are of the part that was listed.
+        is_complete: False when the time allowed was over first; then the counts are of the part that was listed and asked for.
         is_capped: the run would stop at the sync's `max_objects_per_run`; the next one goes on from there.
-        error: why the listing failed; then a pass would fail, too, and delete nothing.
+        error: why the listing failed; then a pass would fail, too, and delete nothing. In a complete plan: why some missing files may
+            not be asked for; a pass leaves those alone.
     """
 
     sync_id: SyncId
@@ -124,8 +132,7 @@ class _Planner:
                 self._take_page()
                 is_over = time.monotonic() >= deadline
             if self.cursor.phase is Phase.DELETE:
-                self._judge_missing()
-                is_over = False
+                is_over = not self._judge_missing(deadline)
         except MixpeekError as failure:
             error = failure.message
         moved = self.scratch.moved()
@@ -139,21 +146,26 @@ class _Planner:
             costs=self._costs(self.sums.to_extract, inferred=self.sums.to_extract - moved),
             is_complete=error is None and not is_over,
             is_capped=is_full(self.cursor, self.sync.spec),
-            error=error,
+            error=error or refusal_of(self.cursor),
         )
 
     def _remember_missing(self) -> None:
-        """What the pass that is under way has missed so far."""
-        cursor, after = self.cursor, b""
-        if cursor.phase is Phase.SWEEP or (cursor.phase is Phase.SCAN and cursor.after_key is None):
+        """What the pass that is under way has missed so far. One that sweeps knows at its end what it has not seen."""
+        states, seen = doomed_states(self.sync.spec), 0
+        cursor, after = self.cursor, (self.cursor.after_key or b"") if self.cursor.phase is Phase.DELETE else b""
+        if cursor.phase is Phase.SCAN and cursor.after_key is None:
             return
-        upto = None if cursor.phase is Phase.DELETE else cursor.after_key
+        if cursor.phase is Phase.SWEEP:
+            states, seen = [state for state in states if state is KeyState.DRIFTED], cursor.generation
+        upto = cursor.after_key if cursor.phase is Phase.SCAN else None
         while True:
             with self.warehouse.catalog.reading() as records:
-                found = records.syncs.missing(self.sync.sync_id, limit=_CHUNK, after=after, upto=upto)
+                found = records.syncs.doomed(self.sync.sync_id, states, limit=_CHUNK, after=after, upto=upto, seen=seen)
             if not found:
                 return
-            self.scratch.miss([(key.key, key.size, key.etag) for key in found])
+            for state in states:
+                rows = [(key.key, key.size, key.etag) for key in found if key.state == state]
+                self.scratch.miss(rows, drifted=state is KeyState.DRIFTED)
             after = found[-1].key
 
     def _take_page(self) -> None:
@@ -177,7 +189,9 @@ class _Planner:
         taken = found.taken
         created = {str(stored.object_id) for stored in taken.created}
         self.scratch.decide(taken.keys, created=created, removed=taken.gone_keys, generation=before.generation)
-        self.scratch.miss(found.absent)
+        self.scratch.miss(taken.drifted, drifted=True)
+        if self.sync.spec.reconcile.on_delete:
+            self.scratch.miss(found.absent)
         is_idle = not found.entries
         if before.phase is Phase.SWEEP:
             is_idle = not self.scratch.see(found.known) and len(found.known) == len(found.entries)
@@ -188,13 +202,14 @@ class _Planner:
         if self.cursor.phase is Phase.DELETE:
             with self.warehouse.catalog.reading() as records:
                 self._count_failed(records)
-            if before.phase is Phase.SWEEP:
+            if before.phase is Phase.SWEEP and self.sync.spec.reconcile.on_delete:
                 self._miss_unseen(sync_id, before.generation)
 
     def _count_failed(self, records: Records) -> None:
         """Objects whose extraction failed are tried again, but for those that change or go now."""
-        failed, _ = records.objects.failed_of_sync(self.sync.sync_id, dead=False, limit=TRIED_AGAIN)
-        blobs = {str(stored.blobs[0].key).encode("utf-8", "surrogateescape"): stored.blobs[0] for stored in failed}
+        most = TRIED_AGAIN if self.cursor.counters.listed else 0
+        failed, _ = records.objects.failed_of_sync(self.sync.sync_id, dead=False, limit=most)
+        blobs = {stored.blobs[0].source_key(): stored.blobs[0] for stored in failed}
         decided = self.scratch.decided(list(blobs))
         as_before = {key: row is not None and row[2:4] == (blobs[key].etag, blobs[key].version) for key, row in decided.items()}
         again = [stored for stored, key in zip(failed, blobs) if as_before.get(key, True)]
@@ -211,23 +226,26 @@ class _Planner:
             self.scratch.miss(self.scratch.unseen(rows))
             after = rows[-1][0]
 
-    def _judge_missing(self) -> None:
-        """Whether what is missing would be deleted: held back when there is too much of it, else asked for by name."""
+    def _judge_missing(self, deadline: float) -> bool:
+        """Whether what is missing would be deleted: held back when there is too much of it, else asked for by name; False when time is
+        over first."""
         cursor, spec, missing = self.cursor, self.sync.spec, self.scratch.missing()
-        if not missing or not spec.reconcile.on_delete:
-            return
+        if not missing:
+            return True
         with self.warehouse.catalog.reading() as records:
             known = sum(records.syncs.count_keys(self.sync.sync_id).values()) + self.sums.new_keys
-        held = held_deletes(cursor.counters, spec, missing=missing, registered=known)
-        if held and not cursor.confirmed_deletes:
+        held = 0 if cursor.deletes_believed else held_deletes(cursor, spec, missing=missing, registered=known)
+        if held:
             self.cursor = cursor.model_copy(update={"counters": cursor.counters.plus(held=held)})
-            return
-        deleted = 0
-        for rows in self.scratch.take_missing(at_a_time=_CHUNK):
-            gone = [row for row, entry in zip(rows, ask_for(self.source, [row[0] for row in rows])) if entry is None]
-            self.scratch.go(gone)
-            deleted += len(gone)
-        self.cursor = cursor.model_copy(update={"counters": cursor.counters.plus(deleted=deleted)})
+            return True
+        for rows in self.scratch.take_missing(at_a_time=_ASKED):
+            drifted = {row[0] for row in rows if row[3]}
+            if len(drifted) < len(rows) and time.monotonic() >= deadline:
+                return False
+            answers = ask_for(self.source, [row[0] for row in rows], drifted=drifted)
+            self.scratch.go(row for row, answer in zip(rows, answers) if answer is None)
+            self.cursor = deleted_upto(self.cursor, rows[-1][0], answers, seconds=0.0)
+        return True
 
     def _costs(self, objects: int, *, inferred: int) -> list[CollectionCost]:
         if not objects:

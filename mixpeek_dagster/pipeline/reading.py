@@ -240,7 +240,7 @@ class Reader:
             with self._warehouse.blobs.open(blob.managed) as managed:
                 return self._whole(item, blob, managed, announced=blob.size_bytes)
         if blob.key is not None and item.stored is not None and item.stored.sync_id is not None:
-            key = blob.key.encode("utf-8", "surrogateescape")
+            key = blob.source_key()
             source = self._warehouse.source(self._sync(item.stored.sync_id))
             try:
                 with source.open(key, if_match=Entry(key, blob.size_bytes or 0, blob.etag, blob.version)) as stream:

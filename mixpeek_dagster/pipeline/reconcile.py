@@ -41,16 +41,19 @@ class Reconciled:
     uploads: int = 0
     events: int = 0
     jobs: int = 0
+    problem: str = ""
+    """Why uploads were left that should have been given up, where the blob store did not let them."""
 
     @property
     def words(self) -> str:
         if not any(vars(self).values()):
             return "Nothing to settle."
-        return (
+        words = (
             f"Settled {self.parts} parts, indexed {self.indexed} documents, finished {self.removed} deletes, "
             f"dropped {self.features} unused features, {self.events} old events and {self.jobs} passes of syncs, "
             f"gave up {self.uploads} unconfirmed uploads."
         )
+        return f"{words} Others could not be given up: {self.problem}" if self.problem else words
 
 
 def run_ended(warehouse: Warehouse, run_id: str, run_key: str | None, state: RunState, message: str) -> int:
@@ -89,8 +92,9 @@ def reconcile(warehouse: Warehouse, run_state: Callable[[BatchPart], RunState], 
         features = records.documents.remove_unused_features(before=before, limit=2_000)
         events = records.events.prune(before=iso(warehouse.clock() - KEPT), limit=5_000)
         jobs = records.syncs.prune_jobs(before=iso(warehouse.clock() - JOBS_KEPT), limit=5_000)
-    uploads = sweep_uploads(warehouse)
-    return Reconciled(settled, index_pending(warehouse), finish_removals(warehouse), features, uploads, events, jobs)
+    indexed, removed = index_pending(warehouse), finish_removals(warehouse)
+    swept = sweep_uploads(warehouse)
+    return Reconciled(settled, indexed, removed, features, swept.uploads, events, jobs, swept.problem)
 
 
 def release_stranded(warehouse: Warehouse) -> int:

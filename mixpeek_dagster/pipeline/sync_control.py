@@ -94,15 +94,19 @@ def change_sync(records: Records, sync: Sync, body: SyncPatch, *, now: str) -> S
 
 
 def pause(records: Records, sync: Sync, *, now: str) -> None:
-    """No further page is taken after the call that is under way; the place is kept."""
+    """No further page is taken after the one that is under way; the place is kept."""
     records.syncs.set(sync.sync_id, now=now, status=SyncStatus.SUSPENDED)
 
 
 def resume(records: Records, sync: Sync, *, now: str) -> None:
-    """Go on where the sync was paused, now; one that is not paused stays as it is."""
-    if sync.status is SyncStatus.SUSPENDED:
-        status = SyncStatus.ACTIVE if sync.passes else SyncStatus.PENDING
-        records.syncs.set(sync.sync_id, now=now, status=status, next_pass_at=now)
+    """Go on where the sync was paused, now; one that is not paused stays as it is, and one that was done is done."""
+    records.syncs.hold(sync.sync_id)
+    sync = records.syncs.get(sync.sync_id)
+    if sync.status is not SyncStatus.SUSPENDED:
+        return
+    is_done = sync.passes > 0 and sync.next_pass_at is None
+    status = SyncStatus.COMPLETED if is_done else SyncStatus.ACTIVE if sync.passes else SyncStatus.PENDING
+    records.syncs.set(sync.sync_id, now=now, status=status, next_pass_at=None if is_done else now)
 
 
 def delete_sync(records: Records, warehouse: Warehouse, sync: Sync, *, now: str) -> None:
@@ -135,21 +139,24 @@ def trigger(records: Records, sync: Sync, *, full: bool, now: str) -> SyncJobId:
     if job_id is None:
         job_id = SyncJobId(new_id("job"))
         records.syncs.add_job(job_id, sync.sync_id, trigger="manual", now=now, queued=True)
-    records.syncs.set(sync.sync_id, now=now, triggered_at=now, pending_full=sync.pending_full or full)
+    records.syncs.set(sync.sync_id, now=now, triggered_at=now, **({"pending_full": True} if full else {}))
     return job_id
 
 
 def confirm_deletes(records: Records, sync: Sync, *, now: str) -> int:
-    """Allow the deletes that the last pass held back; how many. The pass that makes them starts now.
+    """Allow as many deletes as the last pass held back; how many. The pass that makes them starts now: if it misses more, it holds
+    them back again.
 
     Raises:
         WrongState: nothing is held back, or the sync is paused.
     """
-    held = sync.last_counters.held if sync.last_counters else 0
+    records.syncs.hold(sync.sync_id)
+    last = records.syncs.get(sync.sync_id).last_counters
+    held = last.held if last else 0
     if not held:
         raise WrongState(f"Sync {sync.sync_id} holds no deletes back: there is nothing to confirm.")
     trigger(records, sync, full=False, now=now)
-    records.syncs.set(sync.sync_id, now=now, confirm_deletes=True)
+    records.syncs.set(sync.sync_id, now=now, confirmed_deletes=held)
     return held
 
 

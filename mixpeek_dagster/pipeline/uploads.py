@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mixpeek_dagster.catalog import Records
-from mixpeek_dagster.errors import BadRequest, Changed, Forbidden, Invalid, MixpeekError, WrongState
+from mixpeek_dagster.errors import BadRequest, Changed, Forbidden, Invalid, MixpeekError, ProviderDown, ProviderError, WrongState
 from mixpeek_dagster.models.buckets import Bucket, BucketSchema, FieldType, Policy, blob_type_of
 from mixpeek_dagster.models.ids import BucketId, NamespaceId, ObjectId, UploadId, new_id
 from mixpeek_dagster.models.objects import ObjectCreate
@@ -314,19 +314,38 @@ def delete_upload(warehouse: Warehouse, bucket: Bucket, upload_id: str) -> None:
         warehouse.blobs.delete(key)
 
 
-def sweep_uploads(warehouse: Warehouse, *, limit: int = 500) -> int:
-    """Give up uploads that were not confirmed within an hour of their end, and remove their files; how many. Files that were put
-    once more at the URL of a confirmed upload go too."""
-    kept = warehouse.blobs.is_remote
+@dataclass(frozen=True)
+class Swept:
+    """How many uploads were given up, and why others were not, if the blob store did not let them."""
+
+    uploads: int = 0
+    problem: str = ""
+
+
+def sweep_uploads(warehouse: Warehouse, *, limit: int = 500) -> Swept:
+    """Give up uploads that were not confirmed within an hour of their end, and remove their files and what killed writers left. Files
+    that were put once more at the URL of a confirmed upload go too.
+    """
+    try:
+        blobs = warehouse.blobs
+        blobs.remove_leftovers()
+    except (MixpeekError, OSError) as error:
+        return Swept(problem=str(error))
     with warehouse.catalog.reading() as records:
-        late = records.uploads.late(before=warehouse.now(plus_s=-SWEEP_AFTER_S), limit=limit, completed=kept)
-    swept = 0
+        late = records.uploads.late(before=warehouse.now(plus_s=-SWEEP_AFTER_S), limit=limit, completed=blobs.is_remote)
+    swept, problem = 0, ""
     for upload in late:
-        if upload.status is not UploadStatus.COMPLETED or upload.is_kept:
-            warehouse.blobs.delete(upload.landing_key)  # before it is written down: after a crash it is swept again
+        try:
+            if upload.status is not UploadStatus.COMPLETED or upload.is_kept:
+                blobs.delete(upload.landing_key)  # before it is written down: after a crash it is swept again
+        except (ProviderError, OSError) as error:
+            problem = str(error)
+            if isinstance(error, ProviderDown):
+                break
+            continue
         with warehouse.catalog.transaction() as records:
             swept += records.uploads.give_up(upload.upload_id, now=warehouse.now())
-    return swept
+    return Swept(swept, problem)
 
 
 class _Stream(io.BufferedReader):

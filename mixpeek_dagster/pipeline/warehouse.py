@@ -1,6 +1,7 @@
 """One process's warehouse: the settings and the things built from them once, when first needed."""
 
 import os
+import secrets
 import socket
 import time
 from collections.abc import Callable
@@ -42,7 +43,7 @@ class Warehouse:
     Attributes:
         clock: where the time comes from; tests move it.
         progress: told after every window of every step; a progress bar hangs on it.
-        owner: names this process in locks.
+        owner: names this process, as `host:pid`.
     """
 
     settings: Settings
@@ -76,6 +77,10 @@ class Warehouse:
     def now(self, *, plus_s: float = 0.0) -> str:
         """The time as the catalog writes it, `plus_s` seconds from now."""
         return iso(self.clock() + timedelta(seconds=plus_s))
+
+    def new_holder(self) -> str:
+        """A name for one holder of a lock, `host:pid/…`: threads of a process exclude each other, too."""
+        return f"{self.owner}/{secrets.token_hex(4)}"
 
     def extractor(self, config: ExtractorConfig) -> Extractor:
         """The extractor of a collection, built once per process and configuration; its models load when it first infers.

@@ -26,25 +26,32 @@ from mixpeek_dagster.errors import (
     WrongConnection,
 )
 from mixpeek_dagster.settings import Settings
+from mixpeek_dagster.storage.azure_login import own_identity
 from mixpeek_dagster.storage.content_types import guess_content_type
 from mixpeek_dagster.storage.egress import check_url
-from mixpeek_dagster.storage.http import Http, Request, body_stream, read_all
+from mixpeek_dagster.storage.http import Http, Request, body_stream, no_answer_now, read_all, read_chunks
 from mixpeek_dagster.storage.parts import READABLE, range_header
-from mixpeek_dagster.storage.places import Place, place_of
+from mixpeek_dagster.storage.places import Place, ServerUrl, place_of
 from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
-from mixpeek_dagster.storage.tokens import BearerToken, ask_for_token, host_of
+from mixpeek_dagster.storage.tokens import BearerToken, host_of
 from mixpeek_dagster.storage.xml_answers import parse_xml
 
 API_VERSION = "2021-12-02"
-IDENTITY_HOST = "169.254.169.254"
 
 Meaning = tuple[type[MixpeekError], str]
 
 MEANINGS: dict[str, Meaning] = {
-    "AuthenticationFailed": (AccessDenied, "check account_key, and this machine's clock"),
-    "InvalidAuthenticationInfo": (AccessDenied, "check account_key, and this machine's clock"),
-    "AuthorizationFailure": (AccessDenied, "the account's network rules or roles do not let this server in"),
-    "AuthorizationPermissionMismatch": (AccessDenied, "give the identity the role Storage Blob Data Reader"),
+    "AuthenticationFailed": (AccessDenied, "check account_key or sas_token (which expires), and this machine's clock"),
+    "InvalidAuthenticationInfo": (AccessDenied, "check account_key or sas_token, and this machine's clock"),
+    "AuthorizationFailure": (
+        AccessDenied,
+        "the account's network rules, or what the role or sas_token allows, do not let this server in",
+    ),
+    "AuthorizationPermissionMismatch": (
+        AccessDenied,
+        "give the identity the role Storage Blob Data Reader, or the SAS token the permissions r and l",
+    ),
+    "AuthorizationResourceTypeMismatch": (AccessDenied, "give the SAS token the resource types c and o"),
     "InsufficientAccountPermissions": (AccessDenied, "give the identity the role Storage Blob Data Reader"),
     "KeyBasedAuthenticationNotPermitted": (AccessDenied, "the account allows no account keys: use managed_identity"),
     "AccountIsDisabled": (AccessDenied, "the account is disabled"),
@@ -68,13 +75,14 @@ BY_STATUS: dict[int, Meaning] = {
 
 
 class AzureCredentials(BaseModel):
-    """An account key, or this machine's managed identity (`client_id` picks one of several)."""
+    """An account key, a SAS token (with the permissions r and l), or this machine's managed identity (`client_id` picks one)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    type: Literal["account_key", "managed_identity"] | None = None
+    type: Literal["account_key", "sas_token", "managed_identity"] | None = None
     account_name: str | None = Field(default=None, pattern=r"^[a-z0-9]{3,24}$")
-    account_key: SecretStr | None = None
+    account_key: SecretStr | None = Field(default=None, min_length=1)
+    sas_token: SecretStr | None = Field(default=None, min_length=1)
     client_id: str | None = None
 
     @field_validator("account_key")
@@ -86,10 +94,23 @@ class AzureCredentials(BaseModel):
             raise ValueError("account_key is not base64: copy it whole") from None
         return value
 
+    @field_validator("sas_token")
+    @classmethod
+    def _is_signed(cls, value: SecretStr | None) -> SecretStr | None:
+        text = value.get_secret_value().removeprefix("?") if value else "sig=none"
+        if "sig" not in dict(parse_qsl(text)) or not {"?", "#", " "}.isdisjoint(text):
+            raise ValueError("sas_token is what stands behind the ? of a SAS URL, with its sig: copy it whole")
+        return value
+
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
-        if self.type == "account_key" and self.account_key is None:
-            raise ValueError("credentials of type account_key need account_key")
+        given = [name for name in ("account_key", "sas_token") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError("give account_key or sas_token, not both")
+        if self.type == "managed_identity" and given:
+            raise ValueError(f"credentials of type managed_identity have no {given[0]}")
+        if self.type in ("account_key", "sas_token") and self.type not in given:
+            raise ValueError(f"credentials of type {self.type} need {self.type}")
         return self
 
 
@@ -110,7 +131,7 @@ class AzureConfig(BaseModel):
     )
     account_name: str | None = Field(default=None, pattern=r"^[a-z0-9]{3,24}$")
     prefix: str = ""
-    endpoint_url: str | None = None
+    endpoint_url: ServerUrl | None = None
     credentials: AzureCredentials = Field(default_factory=AzureCredentials)
 
     @model_validator(mode="after")
@@ -143,7 +164,7 @@ class AzureSource:
         check_url(base_url, allowed_hosts=settings.allowed_hosts)
         return cls(
             place_of(source_path, bucket=config.container, prefix=config.prefix),
-            http=Http(allowed_hosts=settings.allowed_hosts),
+            http=Http(allowed_hosts=settings.allowed_hosts, host_from="endpoint_url" if config.endpoint_url else "account_name"),
             base_url=base_url,
             authorize=_authorizer(config, account, settings),
         )
@@ -166,8 +187,8 @@ class AzureSource:
         if response.status != 200:
             raise self._error(response, self.uri)
         try:
-            page = _page(response.stream(65536))
-        except (ValueError, HTTPError) as error:
+            page = _page(read_chunks(response))
+        except (ValueError, OverflowError, HTTPError) as error:
             response.close()
             raise BadListing(f"The listing of {self.uri} {error}.") from error
         finally:
@@ -184,7 +205,10 @@ class AzureSource:
         response = self._send(self._path(key), {}, method="HEAD")
         read_all(response)  # nothing, but the connection is free again
         if response.status == 200:
-            return _entry(key, response.headers)
+            try:
+                return _entry(key, response.headers)
+            except (ValueError, OverflowError) as failure:
+                raise ProviderDown(f"{self.location(key)}: not an answer of Azure: is endpoint_url right?") from failure
         error = self._error(response, self.location(key))
         if isinstance(error, FileNotFoundError):
             return None
@@ -202,8 +226,7 @@ class AzureSource:
                 raise FileNotFoundError(f"{self.location(key)} does not exist.")  # Azure looks at If-Match first
             raise error
         with body_stream(response, host=host_of(self._base_url), start=start, length=length) as stream:
-            found = _entry(key, response.headers)
-            if if_match is not None and if_match.etag and response.status != 416 and found.etag != if_match.etag:
+            if if_match is not None and if_match.etag and response.status != 416 and _etag(response.headers) != if_match.etag:
                 raise Changed(f"{self.location(key)} changed since it was listed.")
             yield stream
 
@@ -245,24 +268,24 @@ def error_from(response: BaseHTTPResponse, what: str) -> Exception:
     kind, cause = MEANINGS.get(code) or BY_STATUS.get(status) or (ProviderError, "an answer that was not expected")
     if kind is ProviderError and (status >= 500 or status == 404):
         kind, cause = ProviderDown, "it failed inside, or is not Azure"
-    return kind(f"{what}: Azure answered {status} {code or '(no code)'}: {cause}.", details={"code": code, "status": status})
+    said = f"{what}: Azure answered {status} {code or '(no code)'}: {cause}"
+    details = {"code": code, "status": status}
+    return no_answer_now(said, response.headers, details=details) if kind is ProviderDown else kind(f"{said}.", details=details)
 
 
 def _authorizer(config: AzureConfig, account: str, settings: Settings) -> Callable[[Request], Request]:
     if config.credentials.account_key is not None:
         secret = base64.b64decode(config.credentials.account_key.get_secret_value())
         return lambda request: sign(request, account=account, secret=secret)
+    if config.credentials.sas_token is not None:
+        sas = config.credentials.sas_token.get_secret_value().removeprefix("?")
+        return lambda request: request._replace(url=f"{request.url}{'&' if '?' in request.url else '?'}{sas}")
     if not settings.ambient_credentials:
         raise Invalid(
-            "The connection has no account_key, and managed identities are this machine's own: an operator can lend them to "
+            "The connection has no account_key or sas_token, and managed identities are this machine's own: an operator can lend them to "
             "syncs (MIXPEEK_AMBIENT_CREDENTIALS=1)."
         )
-    query = {"api-version": "2018-02-01", "resource": "https://storage.azure.com/"}
-    if config.credentials.client_id:
-        query["client_id"] = config.credentials.client_id
-    url = f"http://{IDENTITY_HOST}/metadata/identity/oauth2/token?{urlencode(query)}"
-    identity = Http(allowed_hosts={IDENTITY_HOST})
-    token = BearerToken(lambda: ask_for_token(identity, lambda: Request("GET", url, {"Metadata": "true"}), who="This machine"))
+    token = BearerToken(own_identity(settings.azure_identity, config.credentials.client_id))
     return lambda request: request._replace(headers={**request.headers, "Authorization": f"Bearer {token.value()}"})
 
 
@@ -307,15 +330,22 @@ def _page(chunks: Iterable[bytes]) -> Page:
 
 
 def _entry(key: bytes, fields: Mapping[str, str]) -> Entry:
-    """From the properties of a listing or the headers of an answer: nearly the same names."""
+    """From the properties of a listing or the headers of an answer: nearly the same names. Raises ValueError, OverflowError."""
+    etag = _etag(fields)
+    if not etag:
+        raise ValueError("holds a blob without an ETag")
     return Entry(
         key=key,
         size=int(fields.get("Content-Length") or 0),
-        etag=(fields.get("Etag") or fields.get("ETag") or "").strip('"'),
+        etag=etag,
         modified_at=_timestamp(fields.get("Last-Modified") or ""),
         content_type=_content_type(key, fields.get("Content-Type") or ""),
         storage_class=fields.get("AccessTier") or fields.get("x-ms-access-tier") or "",
     )
+
+
+def _etag(fields: Mapping[str, str]) -> str:
+    return (fields.get("Etag") or fields.get("ETag") or "").strip('"')
 
 
 def _content_type(key: bytes, said: str) -> str:

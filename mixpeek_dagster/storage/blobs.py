@@ -101,6 +101,11 @@ class BlobStore(Protocol):
         """Let a client read a file; `filename` makes a browser save it under that name."""
         ...
 
+    def remove_leftovers(self) -> int:
+        """Remove what writers that died a day ago or longer left half written; how many there were. A store that takes files whole or
+        not at all has none."""
+        ...
+
 
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 

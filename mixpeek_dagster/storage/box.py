@@ -23,13 +23,14 @@ from mixpeek_dagster.storage.box_login import BoxCredentials, fetcher
 from mixpeek_dagster.storage.content_types import guess_content_type
 from mixpeek_dagster.storage.egress import check_url
 from mixpeek_dagster.storage.feed import News
-from mixpeek_dagster.storage.http import Http, Request, body_stream, read_all
+from mixpeek_dagster.storage.http import LONGEST_ERROR_BODY, Http, Request, body_stream, no_answer_now, read_all
+from mixpeek_dagster.storage.json_answers import MALFORMED, read_json
 from mixpeek_dagster.storage.parts import READABLE, range_header
+from mixpeek_dagster.storage.places import ServerUrl
 from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
 from mixpeek_dagster.storage.tokens import BearerToken, TokenKeeper
 
 FIELDS = "type,id,name,size,sha1,content_modified_at,modified_at"
-LONGEST_ANSWER = 64 * 1024 * 1024
 EVENTS_AT_ONCE = 100
 REQUESTS_PER_PAGE = 20
 """A page of a tree of many empty folders ends after so many requests, so that a listing keeps its place."""
@@ -43,7 +44,7 @@ class BoxConfig(BaseModel):
 
     folder_id: str = Field(default="0", pattern=r"^\d+$")
     events: bool = False
-    endpoint_url: str = "https://api.box.com"
+    endpoint_url: ServerUrl = "https://api.box.com"
     credentials: BoxCredentials
 
 
@@ -85,7 +86,7 @@ class BoxSource:
             )
         base_url = config.endpoint_url.rstrip("/")
         check_url(base_url, allowed_hosts=settings.allowed_hosts)
-        http = Http(allowed_hosts=settings.allowed_hosts)
+        http = Http(allowed_hosts=settings.allowed_hosts, host_from="endpoint_url")
         token = BearerToken(fetcher(config.credentials, http, f"{base_url}/oauth2/token", tokens))
         return cls(folder_id, http=http, token=token, base_url=base_url, events=config.events)
 
@@ -101,29 +102,17 @@ class BoxSource:
             if not places or entries:
                 break
             place = places.pop()
-            found, marker = self._items(place, limit)
+            files, folders, marker = self._items(place, limit)
             if marker:
                 places.append(place._replace(marker=marker))
-            for item in found:
-                if item.get("type") == "file":
-                    entries.append(_entry(item, place.path))
-                elif item.get("type") == "folder":
-                    places.append(_Place(str(item["id"]), f"{place.path}{item['name']}/", ""))
+            entries += files
+            places += folders
         return Page(entries, _pack(places) if places else None)
 
     def head(self, key: bytes) -> Entry | None:
         file_id, _ = _parse(key)
-        response = self._send(f"/2.0/files/{quote(file_id)}?{urlencode({'fields': FIELDS + ',item_status,path_collection'})}")
-        if response.status == 404 and _is_boxs(response):
-            return None
-        if response.status != 200:
-            raise self._error(response, self.location(key))
-        item = json.loads(read_all(response, limit=LONGEST_ANSWER))
-        path = self._path_below(item)
-        if item.get("item_status", "active") != "active" or path is None:
-            return None
-        entry = _entry(item, path)
-        return entry if entry.key == key else None
+        entry = self._entry_now(file_id)
+        return entry if entry is not None and entry.key == key else None
 
     @contextmanager
     def open(self, key: bytes, *, if_match: Entry | None = None, start: int = 0, length: int | None = None) -> Iterator[BinaryIO]:
@@ -147,28 +136,33 @@ class BoxSource:
         if response.status != 200:
             raise self._error(response, f"Events of {self.uri}")
         try:
-            answer = json.loads(read_all(response, limit=LONGEST_ANSWER))
+            answer = read_json(response)
             events, after = list(answer["entries"]), str(answer["next_stream_position"])
-        except (ValueError, KeyError, TypeError) as error:
+        except MALFORMED as error:
             raise ProviderDown("Box answered with something that is no event stream.") from error
         told = told_by(events)
-        keys = [key for key in map(self._key_of, told.file_ids) if key is not None]
+        keys = [entry.key for entry in map(self._entry_now, told.file_ids) if entry is not None]
         prefixes = [f"{file_id}/".encode() for file_id in told.file_ids]  # a renamed file is another key
         return News(keys=keys, prefixes=prefixes, everything=told.everything, position=after, messages=len(events))
 
     def acknowledge(self, news: News) -> None:
         """The position that is kept says it all."""
 
-    def _key_of(self, file_id: str) -> bytes | None:
-        """The key that a file has now; None when it is gone, or elsewhere."""
-        response = self._send(f"/2.0/files/{file_id}?{urlencode({'fields': FIELDS + ',item_status,path_collection'})}")
+    def _entry_now(self, file_id: str) -> Entry | None:
+        """A file under the key that it has now; None when it is gone, in the trash, or elsewhere."""
+        response = self._send(f"/2.0/files/{quote(file_id)}?{urlencode({'fields': FIELDS + ',item_status,path_collection'})}")
         if response.status == 404 and _is_boxs(response):
             return None
         if response.status != 200:
             raise self._error(response, f"box://{file_id}")
-        item = json.loads(read_all(response, limit=LONGEST_ANSWER))
-        path = self._path_below(item)
-        return None if path is None else _entry(item, path).key
+        try:
+            item = read_json(response)
+            path = self._path_below(item)
+            if str(item["id"]) != file_id:
+                raise ValueError
+            return None if path is None or item.get("item_status", "active") != "active" else _entry(item, path)
+        except MALFORMED as error:
+            raise ProviderDown(f"box://{file_id}: not an answer of Box: is endpoint_url right?") from error
 
     def relative(self, key: bytes) -> str:
         return _parse(key)[1]
@@ -181,28 +175,32 @@ class BoxSource:
             with self.open(entry.key, length=1) as stream:
                 stream.read(1)
 
-    def _items(self, place: _Place, limit: int) -> tuple[list[Mapping[str, Any]], str]:
+    def _items(self, place: _Place, limit: int) -> tuple[list[Entry], list[_Place], str]:
+        """Files and folders that are directly in a folder, and Box's marker for more of them."""
         query = {"usemarker": "true", "limit": str(max(1, min(limit, 1000))), "fields": FIELDS}
         if place.marker:
             query["marker"] = place.marker
         response = self._send(f"/2.0/folders/{place.folder_id}/items?{urlencode(query)}")
-        if response.status == 404:
+        if response.status == 404 and _is_boxs(response):
             if place.folder_id == self.folder_id:
                 raise WrongConnection(f"Box folder {self.folder_id} does not exist, or the account does not see it.")
-            read_all(response)
-            return [], ""  # removed between listing its parent and now
+            return [], [], ""  # removed between listing its parent and now
         if response.status != 200:
             raise self._error(response, self.uri)
         try:
-            answer = json.loads(read_all(response, limit=LONGEST_ANSWER))
-            items, marker = list(answer["entries"]), str(answer.get("next_marker") or "")
-            if any("id" not in item or "name" not in item for item in items):
-                raise KeyError("id")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            answer = read_json(response)
+            marker = str(answer.get("next_marker") or "")
+            files = [_entry(item, place.path) for item in answer["entries"] if item["type"] == "file"]
+            folders = [
+                _Place(str(item["id"]), f"{place.path}{item['name']}/", "")
+                for item in answer["entries"]
+                if item["type"] == "folder"
+            ]
+        except MALFORMED as error:
             raise BadListing(f"The listing of Box folder {place.folder_id} is not what a listing is.") from error
         if marker and marker == place.marker:
             raise BadListing(f"The listing of Box folder {place.folder_id} goes round in a circle.")
-        return items, marker
+        return files, folders, marker
 
     def _path_below(self, item: Mapping[str, Any]) -> str | None:
         """The path of the folder that a file is in, below the source's; None when it is elsewhere."""
@@ -220,7 +218,7 @@ class BoxSource:
             wait_s = self._http.backoff.wait_s(attempt, response.headers.get("Retry-After"))
             response.close()
             if wait_s is None:
-                raise ProviderDown(f"{self.location(key)} is not ready to be downloaded yet.")
+                raise no_answer_now(f"{self.location(key)} is not ready to be downloaded yet", response.headers)
             self._http.backoff.sleep(wait_s)
             response = self._send(f"/2.0/files/{quote(file_id)}/content", headers)
         if response.status in (302, 303, 307):
@@ -245,16 +243,16 @@ class BoxSource:
         return response
 
     def _error(self, response: BaseHTTPResponse, what: str) -> Exception:
-        status, body = response.status, read_all(response)
+        status = response.status
         try:
-            code = str(json.loads(body).get("code", ""))[:60]
-        except (ValueError, AttributeError):
+            code = str(read_json(response, limit=LONGEST_ERROR_BODY).get("code", ""))[:60]
+        except MALFORMED:
             code = ""
         said = f"{what}: Box answered {status} {code or '(no code)'}"
         if status in (401, 403):
             return AccessDenied(f"{said}: the app or user may not read this, or the connection's token has expired.")
         if status >= 500 or status in (404, 408, 429):
-            return ProviderDown(f"{said}.")
+            return no_answer_now(said, response.headers)
         if status == 400 and "marker" in code:
             return BadListing(f"{said}: start the pass again.")
         return ProviderError(f"{said}.")
@@ -280,8 +278,8 @@ def _parse(key: bytes) -> tuple[str, str]:
 def _is_boxs(response: BaseHTTPResponse) -> bool:
     """Whether Box itself says 404: a proxy's must not delete anything."""
     try:
-        return str(json.loads(read_all(response))["code"]) in ("not_found", "trashed")
-    except (ValueError, KeyError, TypeError):
+        return str(read_json(response, limit=LONGEST_ERROR_BODY)["code"]) in ("not_found", "trashed")
+    except MALFORMED:
         return False
 
 

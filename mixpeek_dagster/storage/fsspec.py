@@ -12,9 +12,10 @@ from typing import Any, BinaryIO, cast
 import fsspec
 from pydantic import BaseModel, ConfigDict, Field
 
-from mixpeek_dagster.errors import AccessDenied, Changed, Invalid, MixpeekError, ProviderDown
+from mixpeek_dagster.errors import AccessDenied, BadListing, Changed, Invalid, MixpeekError, ProviderDown
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.content_types import guess_content_type
+from mixpeek_dagster.storage.json_answers import MALFORMED
 from mixpeek_dagster.storage.parts import cut
 from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
 from mixpeek_dagster.storage.walk import Pager, walk
@@ -58,14 +59,16 @@ class FsspecSource:
             )
         if "::" in source_path:
             raise Invalid("source_path chains filesystems (`::`), which is not allowed.")
+        kind = None
         try:
+            kind = fsspec.get_filesystem_class(config.protocol)
             # Cached listings would hide new files.
-            filesystem = fsspec.filesystem(
-                config.protocol, skip_instance_cache=True, use_listings_cache=False, **config.options, **config.credentials
-            )
+            filesystem = kind(skip_instance_cache=True, use_listings_cache=False, **config.options, **config.credentials)
             folder = filesystem._strip_protocol(source_path.removeprefix("fsspec+"))
         except Exception as error:
-            raise Invalid(f"fsspec cannot open protocol {config.protocol!r} ({type(error).__name__}).") from error
+            is_safe = kind is None or isinstance(error, ImportError)  # to be quoted: it names a package, not an option
+            told = str(error) if is_safe else type(error).__name__
+            raise Invalid(f"fsspec cannot open protocol {config.protocol!r} ({told}).") from error
         return cls(filesystem, folder, protocol=config.protocol)
 
     @property
@@ -120,11 +123,15 @@ class FsspecSource:
             info = self._filesystem.info(path)
         except Exception as error:
             raise self._translate(error, self.location(key)) from error
-        if info.get("type") != "file":
-            raise FileNotFoundError(f"{self.location(key)} is not a file.")
-        return _entry(key, info)
+        try:
+            if info.get("type") == "file":
+                return _entry(key, info)
+        except MALFORMED as error:
+            raise ProviderDown(f"{self.location(key)} is not described as files are ({type(error).__name__}).") from error
+        raise FileNotFoundError(f"{self.location(key)} is not a file.")
 
-    def _ls(self, folder: str) -> list[Info]:
+    def _ls(self, folder: str) -> list[tuple[bytes, Info]]:
+        """What is directly in a folder, by name; names of folders end in `/`."""
         path = f"{self._folder}/{folder}".rstrip("/") or "/"
         try:
             found: list[Info] = self._filesystem.ls(path, detail=True)
@@ -135,21 +142,25 @@ class FsspecSource:
             raise ProviderDown(f"Folder {self.uri} does not exist.") from error
         except Exception as error:
             raise self._translate(error, self.uri) from error
-        return [info for info in found if info["name"].rstrip("/") != path.rstrip("/")]
+        try:
+            inside = [info for info in found if info["name"].rstrip("/") != path.rstrip("/")]
+            return [(_name(info), info) for info in inside if info.get("type") in ("directory", "file")]
+        except MALFORMED as error:
+            raise self._not_a_listing(error) from error
 
     def _walk(self, after: bytes) -> Iterator[Entry]:
         def scan(folder: bytes) -> list[tuple[bytes, Info]]:
-            found = []
-            for info in self._ls(folder.decode("utf-8", "surrogateescape")):
-                name = info["name"].rstrip("/").rpartition("/")[2].encode("utf-8", "surrogateescape")
-                if info.get("type") == "directory":
-                    found.append((name + b"/", info))
-                elif info.get("type") == "file":
-                    found.append((name, info))
-            return sorted(found, key=lambda named: named[0])
+            return sorted(self._ls(folder.decode("utf-8", "surrogateescape")), key=lambda named: named[0])
 
         for key, info in walk(scan, after=after):
-            yield _entry(key, info)
+            try:
+                entry = _entry(key, info)
+            except MALFORMED as error:
+                raise self._not_a_listing(error) from error
+            yield entry
+
+    def _not_a_listing(self, error: Exception) -> BadListing:
+        return BadListing(f"The listing of {self.uri} is not what a listing is ({type(error).__name__}).")
 
     def _translate(self, error: Exception, what: str) -> Exception:
         if isinstance(error, MixpeekError | FileNotFoundError):
@@ -159,6 +170,13 @@ class FsspecSource:
         if isinstance(error, PermissionError):
             return AccessDenied(f"{what} may not be read: check the connection's options.")
         return ProviderDown(f"{what} cannot be read ({type(error).__name__}).")
+
+
+def _name(info: Info) -> bytes:
+    name = str(info["name"].rstrip("/").rpartition("/")[2])
+    if not name:
+        raise ValueError("a file without a name")
+    return name.encode("utf-8", "surrogateescape") + (b"/" if info["type"] == "directory" else b"")
 
 
 def _entry(key: bytes, info: Info) -> Entry:

@@ -5,19 +5,30 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Any, BinaryIO, Self
 from urllib.parse import quote, urlencode
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from urllib3.response import BaseHTTPResponse
 
 from mixpeek_dagster.errors import AccessDenied, BadListing, Changed, Invalid, ProviderDown, ProviderError, WrongConnection
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.content_types import guess_content_type
 from mixpeek_dagster.storage.egress import check_url
-from mixpeek_dagster.storage.http import Http, Request, body_stream, read_all
+from mixpeek_dagster.storage.http import Http, Request, body_stream, no_answer_now, read_all
+from mixpeek_dagster.storage.json_answers import MALFORMED, read_json
 from mixpeek_dagster.storage.parts import READABLE, range_header
-from mixpeek_dagster.storage.places import Place, place_of
+from mixpeek_dagster.storage.places import Place, ServerUrl, place_of
 from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
 from mixpeek_dagster.storage.tokens import BearerToken, Grant, ask_for_token, form_request, host_of, sign_jwt
 
@@ -27,7 +38,6 @@ TOKEN_URL = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address, no
 """Fixed: the `token_uri` of a service account file is the tenant's word, and we would send a signed assertion there."""
 
 METADATA_HOST = "metadata.google.internal"
-LONGEST_PAGE = 64 * 1024 * 1024
 FIELDS = "name,size,md5Hash,crc32c,generation,updated,contentType,storageClass"
 
 
@@ -66,6 +76,7 @@ class GCSConfig(BaseModel):
     Attributes:
         bucket: the bucket, when the source path does not start with it (`bucket_name` is the same).
         prefix: put before the source path.
+        requester_pays: bill the project `project_id` for requests, as buckets want whose owner does not pay for them.
         endpoint_url: another server that speaks the JSON API. Without credentials it is used anonymously.
     """
 
@@ -74,8 +85,15 @@ class GCSConfig(BaseModel):
     bucket: str | None = Field(default=None, min_length=1, validation_alias=AliasChoices("bucket", "bucket_name"))
     prefix: str = ""
     project_id: str | None = None
-    endpoint_url: str | None = None
+    requester_pays: bool = False
+    endpoint_url: ServerUrl | None = None
     credentials: GCSCredentials | None = None
+
+    @model_validator(mode="after")
+    def _names_who_pays(self) -> Self:
+        if self.requester_pays and not self.project_id:
+            raise ValueError("requester_pays needs project_id, the project that is billed")
+        return self
 
 
 class GCSSource:
@@ -84,24 +102,26 @@ class GCSSource:
     Config = GCSConfig
     capabilities = Capabilities(order="bytes", start_after=True)
 
-    def __init__(self, place: Place, *, http: Http, token: BearerToken | None, base_url: str) -> None:
-        """`token` None reads anonymously."""
+    def __init__(self, place: Place, *, http: Http, token: BearerToken | None, base_url: str, payer: str | None = None) -> None:
+        """`token` None reads anonymously; `payer` is the project that is billed, None the bucket's own."""
         self.place = place
         self._http = http
         self._token = token
         self._base_url = base_url
+        self._billed = {"userProject": payer} if payer else {}
 
     @classmethod
     def connect(cls, config: GCSConfig, *, source_path: str, settings: Settings) -> "GCSSource":
         if config.endpoint_url is not None:
             check_url(config.endpoint_url, allowed_hosts=settings.allowed_hosts)
-        http = Http(allowed_hosts=settings.allowed_hosts)
+        http = Http(allowed_hosts=settings.allowed_hosts, host_from="endpoint_url" if config.endpoint_url else "")
         base_url = (config.endpoint_url or ENDPOINT).rstrip("/")
         return cls(
             place_of(source_path, bucket=config.bucket, prefix=config.prefix),
             http=http,
             token=_token_of(config, http, settings),
             base_url=base_url,
+            payer=config.project_id if config.requester_pays else None,
         )
 
     @property
@@ -119,15 +139,15 @@ class GCSSource:
         elif after:
             # startOffset takes in the key itself: the smallest key above it is the key with a NUL behind.
             query["startOffset"] = after.decode("utf-8", "ignore") + "\0"
-        response = self._send(f"/storage/v1/b/{quote(self.place.bucket, safe='')}/o?{urlencode(query)}")
+        response = self._send(f"/storage/v1/b/{quote(self.place.bucket, safe='')}/o", query)
         if response.status != 200:
             error = self._error(response, self.uri)
             raise WrongConnection(f"{self.uri}: there is no such bucket.") if isinstance(error, FileNotFoundError) else error
         try:
-            answer = json.loads(read_all(response, limit=LONGEST_PAGE))
+            answer = read_json(response)
             entries = [_entry(item) for item in answer.get("items", [])]
             next_token = answer.get("nextPageToken") or None
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
+        except MALFORMED as error:
             raise BadListing(f"The listing of {self.uri} is not what a listing is ({type(error).__name__}).") from error
         if next_token is not None and next_token == token:
             raise BadListing(f"The listing of {self.uri} goes round in a circle: the next page's token is this page's.")
@@ -138,21 +158,27 @@ class GCSSource:
     def head(self, key: bytes) -> Entry | None:
         if not self.place.holds(key):
             return None
-        response = self._send(f"{self._object_path(key)}?{urlencode({'fields': FIELDS})}")
+        response = self._send(self._object_path(key), {"fields": FIELDS})
         if response.status != 200:
             error = self._error(response, self.location(key))
             if not isinstance(error, FileNotFoundError):
                 raise error
             self.list_page(limit=1)  # a missing bucket must not look like a deleted file
             return None
-        return _entry(json.loads(read_all(response)))
+        try:
+            entry = _entry(read_json(response))
+            if entry.key != key:
+                raise ValueError
+        except MALFORMED as error:
+            raise ProviderDown(f"{self.location(key)}: not an answer of the JSON API: is endpoint_url right?") from error
+        return entry
 
     @contextmanager
     def open(self, key: bytes, *, if_match: Entry | None = None, start: int = 0, length: int | None = None) -> Iterator[BinaryIO]:
         query = {"alt": "media"}
         if if_match is not None and if_match.version:
             query["ifGenerationMatch"] = if_match.version
-        response = self._send(f"{self._object_path(key)}?{urlencode(query)}", range_header(start, length))
+        response = self._send(self._object_path(key), query, range_header(start, length))
         if response.status not in READABLE:
             raise self._error(response, self.location(key))
         with body_stream(response, host=host_of(self._base_url), start=start, length=length) as stream:
@@ -175,8 +201,9 @@ class GCSSource:
     def _object_path(self, key: bytes) -> str:
         return object_path(self.place.bucket, key)
 
-    def _send(self, target: str, headers: Mapping[str, str] = {}) -> BaseHTTPResponse:
-        return send(self._http, self._token, lambda: Request("GET", self._base_url + target, headers))
+    def _send(self, path: str, query: Mapping[str, str], headers: Mapping[str, str] = {}) -> BaseHTTPResponse:
+        url = f"{self._base_url}{path}?{urlencode({**query, **self._billed})}"
+        return send(self._http, self._token, lambda: Request("GET", url, headers))
 
     def _error(self, response: BaseHTTPResponse, what: str) -> Exception:
         return error_from(response, what, needs="storage.objects.list and storage.objects.get")
@@ -212,14 +239,16 @@ def error_from(response: BaseHTTPResponse, what: str, *, needs: str) -> Exceptio
         return WrongConnection(f"{said}: the bucket does not exist.")
     if status == 404:
         if not body or body.lstrip()[:1] == b"<":
-            return ProviderDown(f"{said}: not an answer of the JSON API.")
+            return ProviderDown(f"{said}: not an answer of the JSON API: is endpoint_url right?")
         return FileNotFoundError(f"{what} does not exist.")
+    if status == 400 and "requester pays" in reason.lower():
+        return WrongConnection(f"{said}: set requester_pays, and project_id to the project that is billed.")
     if status in (401, 403):
         return AccessDenied(f"{said}: grant the service account {needs}.")
     if status == 412:
         return Changed(f"{what} changed since it was listed.")
     if status >= 500 or status in (408, 429):
-        return ProviderDown(f"{said}.")
+        return no_answer_now(said, response.headers)
     if status == 400 and "token" in reason.lower():
         return BadListing(f"{said}: start the pass again.")
     return ProviderError(f"{said}.")
@@ -228,8 +257,8 @@ def error_from(response: BaseHTTPResponse, what: str, *, needs: str) -> Exceptio
 def _reason(body: bytes) -> str:
     try:
         error = json.loads(body)["error"]
-        return str(error.get("message") or error["errors"][0]["reason"])[:120]
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        return str(error.get("message") or error["errors"][0]["reason"])[:120].rstrip(".")
+    except MALFORMED:
         return body[:80].decode("utf-8", "replace") if body[:1] != b"<" else ""
 
 
@@ -256,11 +285,26 @@ def _token_of(config: GCSConfig, http: Http, settings: Settings) -> BearerToken 
             "The connection has no credentials: give service_account_json; or let syncs use this machine's own "
             "(operator: MIXPEEK_AMBIENT_CREDENTIALS=1)."
         )
+    if settings.google_credentials is not None:
+        return BearerToken(service_account(key_file(settings.google_credentials), http, scope=READ_ONLY))
     url = f"http://{METADATA_HOST}/computeMetadata/v1/instance/service-accounts/default/token"
     metadata = Http(allowed_hosts={METADATA_HOST})
     return BearerToken(
         lambda: ask_for_token(metadata, lambda: Request("GET", url, {"Metadata-Flavor": "Google"}), who="This machine")
     )
+
+
+def key_file(file: Path) -> GCSCredentials:
+    """What GOOGLE_APPLICATION_CREDENTIALS names. Raises Invalid when it is not the key file of a service account."""
+    try:
+        return GCSCredentials(service_account_json=file.read_text())
+    except OSError as error:
+        raise Invalid(f"GOOGLE_APPLICATION_CREDENTIALS: {file} cannot be read ({error.strerror}).") from error
+    except (ValidationError, UnicodeDecodeError):
+        raise Invalid(
+            f"GOOGLE_APPLICATION_CREDENTIALS: {file} is not the key file of a service account, and nothing else is taken: "
+            "make a key of the account in JSON."
+        ) from None
 
 
 def service_account(credentials: GCSCredentials, http: Http, *, scope: str) -> Callable[[], Grant]:

@@ -77,7 +77,7 @@ class AzureBlobs:
             prefix=url.prefix,
             account=account,
             secret=base64.b64decode(settings.azure_key),
-            http=Http(allowed_hosts={host_of(base_url)}),
+            http=Http(allowed_hosts={host_of(base_url)}, host_from="MIXPEEK_BLOBS"),
             base_url=base_url,
         )
 
@@ -134,6 +134,9 @@ class AzureBlobs:
             self._expect(self._send("DELETE", key, {"x-ms-delete-snapshots": "include"}), 202, key)
         except FileNotFoundError:
             return
+
+    def remove_leftovers(self) -> int:
+        return 0
 
     def presign_put(
         self, key: str, *, expires_s: int, content_type: str = "", size: int | None = None, max_bytes: int | None = None

@@ -8,14 +8,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO
 from urllib.parse import quote, urlencode
 
-from pydantic import ValidationError
 from urllib3.response import BaseHTTPResponse
 
 from mixpeek_dagster.errors import AlreadyExists, Changed, Invalid
 from mixpeek_dagster.models.values import utc_now
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.blobs import Blob, Presigned, StoreUrl, attachment, check_key, check_one_put
-from mixpeek_dagster.storage.gcs import ENDPOINT, GCSCredentials, error_from, object_path, send, service_account
+from mixpeek_dagster.storage.gcs import ENDPOINT, GCSCredentials, error_from, key_file, object_path, send, service_account
 from mixpeek_dagster.storage.gcs_signing import UrlSigner
 from mixpeek_dagster.storage.http import Http, Request, body_stream, read_all
 from mixpeek_dagster.storage.parts import READABLE, range_header
@@ -62,7 +61,7 @@ class GCSBlobs:
         """
         credentials = _credentials(settings)
         base_url = url.options.get("endpoint_url", ENDPOINT)
-        http = Http(allowed_hosts={host_of(base_url)})
+        http = Http(allowed_hosts={host_of(base_url)}, host_from="MIXPEEK_BLOBS")
         return cls(
             url.place,
             prefix=url.prefix,
@@ -118,6 +117,9 @@ class GCSBlobs:
         if response.status >= 300 and not isinstance(error := self._error(response, key), FileNotFoundError):
             raise error
         read_all(response)
+
+    def remove_leftovers(self) -> int:
+        return 0
 
     def presign_put(
         self, key: str, *, expires_s: int, content_type: str = "", size: int | None = None, max_bytes: int | None = None
@@ -195,12 +197,4 @@ def _credentials(settings: Settings) -> GCSCredentials:
         raise Invalid(
             "MIXPEEK_BLOBS=gs://… needs a key to sign URLs with: name a service account's key file in GOOGLE_APPLICATION_CREDENTIALS."
         )
-    try:
-        return GCSCredentials(service_account_json=file.read_text())
-    except OSError as error:
-        raise Invalid(f"GOOGLE_APPLICATION_CREDENTIALS: {file} cannot be read ({error.strerror}).") from error
-    except (ValidationError, UnicodeDecodeError):
-        raise Invalid(
-            f"GOOGLE_APPLICATION_CREDENTIALS: {file} is not the key file of a service account, and nothing else can sign URLs: "
-            "make a key of the account in JSON."
-        ) from None
+    return key_file(file)

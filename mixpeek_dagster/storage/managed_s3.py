@@ -2,25 +2,33 @@
 
 import base64
 import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO, cast
 
 from botocore.config import Config as BotoConfig
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
-from mixpeek_dagster.errors import AlreadyExists, Changed, ProviderDown
+from mixpeek_dagster.errors import AlreadyExists, Changed
 from mixpeek_dagster.storage.blobs import Blob, Presigned, StoreUrl, attachment, check_key, check_one_put
 from mixpeek_dagster.storage.parts import range_header
-from mixpeek_dagster.storage.s3_config import Endpoint
-from mixpeek_dagster.storage.s3_credentials import aws_session
+from mixpeek_dagster.storage.s3_config import Endpoint, region_in
+from mixpeek_dagster.storage.s3_credentials import aws_session, botocore_errors
 from mixpeek_dagster.storage.s3_errors import error_from
 from mixpeek_dagster.storage.s3_listing import plain_etag
 from mixpeek_dagster.storage.spool import spool
 
 LARGEST_PUT = 5 * 1024**3
 """What S3 takes in one request."""
+
+
+def own_region() -> str | None:
+    """The region that the environment or the profile names."""
+    with botocore_errors():
+        found: str | None = os.environ.get("AWS_REGION") or aws_session().get_config_variable("region")
+    return found
 
 
 class _EndsBefore(Exception):
@@ -44,26 +52,32 @@ class S3Blobs:
         """Without keys the machine's own credentials are used."""
         self._bucket = bucket
         self._prefix = prefix
-        self._client: Any = aws_session().create_client(
-            "s3",
-            region_name=endpoint.region,
-            endpoint_url=endpoint.url,
-            aws_access_key_id=access_key_id,
-            aws_secret_access_key=secret_access_key,
-            config=BotoConfig(
-                signature_version="s3v4",  # the default would presign with version 2 for other endpoints than AWS
-                s3={"addressing_style": "path" if endpoint.path_style else "virtual"},
-                retries={"mode": "standard", "max_attempts": 4},
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-            ),
+        config = BotoConfig(
+            signature_version="s3v4",  # the default would presign with version 2 for other endpoints than AWS
+            s3={"addressing_style": "path" if endpoint.path_style else "virtual"},
+            retries={"mode": "standard", "max_attempts": 4},
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
         )
+        with botocore_errors():
+            self._client: Any = aws_session().create_client(
+                "s3",
+                region_name=endpoint.region,
+                endpoint_url=endpoint.url,
+                aws_access_key_id=access_key_id,
+                aws_secret_access_key=secret_access_key,
+                config=config,
+            )
 
     @classmethod
     def at(cls, url: StoreUrl) -> "S3Blobs":
-        """The store that `s3://bucket/prefix?region=eu-west-1&endpoint_url=https://…` names, with this machine's credentials."""
+        """The store that `s3://bucket/prefix?region=eu-west-1&endpoint_url=https://…` names, with this machine's credentials.
+
+        Without a region it is in the one that this machine's AWS settings name; another server than AWS's has none of those.
+        """
         endpoint_url = url.options.get("endpoint_url")
-        endpoint = Endpoint(endpoint_url, url.options.get("region", "us-east-1"), path_style=endpoint_url is not None)
+        region = url.options.get("region") or (region_in(endpoint_url) if endpoint_url else own_region())
+        endpoint = Endpoint(endpoint_url, region or "us-east-1", path_style=endpoint_url is not None)
         return cls(url.place, prefix=url.prefix, endpoint=endpoint)
 
     def put(
@@ -104,6 +118,9 @@ class S3Blobs:
     def delete(self, key: str) -> None:
         self._call("delete_object", key, self._params(key))
 
+    def remove_leftovers(self) -> int:
+        return 0
+
     def presign_put(
         self, key: str, *, expires_s: int, content_type: str = "", size: int | None = None, max_bytes: int | None = None
     ) -> Presigned:
@@ -127,24 +144,28 @@ class S3Blobs:
         return {"Bucket": self._bucket, "Key": self._prefix + check_key(key)}
 
     def _presign(self, operation: str, method: str, params: dict[str, Any], headers: dict[str, str], expires_s: int) -> Presigned:
-        url = self._client.generate_presigned_url(operation, Params=params, ExpiresIn=expires_s, HttpMethod=method)
+        with botocore_errors():
+            url = self._client.generate_presigned_url(operation, Params=params, ExpiresIn=expires_s, HttpMethod=method)
         expires_at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=expires_s)
         return Presigned(method=method, url=url, headers=headers, expires_at=expires_at)
 
     def _call(self, operation: str, key: str, params: dict[str, Any]) -> Any:
-        try:
-            return getattr(self._client, operation)(**params)
-        except ClientError as error:
-            status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-            code = error.response.get("Error", {}).get("Code", "")
-            if operation == "put_object" and status in (409, 412):
-                raise AlreadyExists(f"Blob {key} is there already.") from error
-            if operation == "copy_object" and status == 412:
-                raise Changed(f"Blob {key} was replaced.") from error
-            if status == 416:
-                raise _EndsBefore from error
-            if status == 404 and code in ("NoSuchKey", "404"):
-                raise FileNotFoundError(f"There is no blob {key}.") from error
-            raise error_from(status, {}, f"<Code>{code}</Code>".encode(), what=f"Blob {key}") from error
-        except BotoCoreError as error:
-            raise ProviderDown(f"The blob store did not answer ({type(error).__name__}).") from error
+        with botocore_errors():
+            try:
+                return getattr(self._client, operation)(**params)
+            except ClientError as error:
+                raise _meaning(error, operation, key) from error
+
+
+def _meaning(error: ClientError, operation: str, key: str) -> Exception:
+    status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+    code = error.response.get("Error", {}).get("Code", "")
+    if operation == "put_object" and status in (409, 412):
+        return AlreadyExists(f"Blob {key} is there already.")
+    if operation == "copy_object" and status == 412:
+        return Changed(f"Blob {key} was replaced.")
+    if status == 416:
+        return _EndsBefore()
+    if status == 404 and code in ("NoSuchKey", "404"):
+        return FileNotFoundError(f"There is no blob {key}.")
+    return error_from(status, {}, f"<Code>{code}</Code>".encode(), what=f"Blob {key}")

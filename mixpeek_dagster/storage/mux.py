@@ -4,11 +4,10 @@ An asset without static renditions has no file to read, so it is not listed; it 
 """
 
 import base64
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, NamedTuple
 from urllib.parse import quote, urlencode
 
 from pydantic import BaseModel, ConfigDict, SecretStr
@@ -27,14 +26,15 @@ from mixpeek_dagster.errors import (
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.egress import check_url
 from mixpeek_dagster.storage.feed import News
-from mixpeek_dagster.storage.http import Http, Request, body_stream, read_all
+from mixpeek_dagster.storage.http import LONGEST_ERROR_BODY, Http, Request, body_stream, no_answer_now
+from mixpeek_dagster.storage.json_answers import MALFORMED, read_json
 from mixpeek_dagster.storage.mux_webhooks import news_of
 from mixpeek_dagster.storage.parts import READABLE, range_header
+from mixpeek_dagster.storage.places import ServerUrl
 from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
 
 ASSETS_PER_PAGE = 100
 REQUESTS_PER_PAGE = 10
-LONGEST_ANSWER = 64 * 1024 * 1024
 SUFFIX = b".mp4"
 
 
@@ -54,9 +54,18 @@ class MuxConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    endpoint_url: str = "https://api.mux.com"
-    stream_url: str = "https://stream.mux.com"
+    endpoint_url: ServerUrl = "https://api.mux.com"
+    stream_url: ServerUrl = "https://stream.mux.com"
     credentials: MuxCredentials
+
+
+class _Asset(NamedTuple):
+    """What matters of an asset: its file, if it has one, and where that is read; `playback` None is nowhere for everybody."""
+
+    asset_id: str
+    entry: Entry | None
+    playback: str | None
+    rendition: str
 
 
 class MuxSource:
@@ -82,7 +91,8 @@ class MuxSource:
         asset_id = source_path.removeprefix("mux://").strip("/")
         if asset_id and not asset_id.isalnum():
             raise Invalid(f"source_path {source_path!r} is neither mux:// (all assets) nor mux://<asset id>.")
-        return cls(asset_id, http=Http(allowed_hosts=settings.allowed_hosts), config=config)
+        http = Http(allowed_hosts=settings.allowed_hosts, host_from="endpoint_url and stream_url")
+        return cls(asset_id, http=http, config=config)
 
     @property
     def uri(self) -> str:
@@ -107,7 +117,7 @@ class MuxSource:
         wanted = max(1, min(limit, ASSETS_PER_PAGE))
         for _ in range(REQUESTS_PER_PAGE):
             assets, token = self._assets(token, wanted)
-            entries.extend(entry for asset in assets if (entry := _entry(asset)) is not None)
+            entries.extend(asset.entry for asset in assets if asset.entry is not None)
             if token is None or len(entries) + wanted > limit:
                 break
         return Page(entries, token)
@@ -117,21 +127,18 @@ class MuxSource:
         if self.asset_id not in ("", asset_id):
             return None
         asset = self._asset(asset_id)
-        return _entry(asset) if asset is not None else None
+        return asset.entry if asset is not None else None
 
     @contextmanager
     def open(self, key: bytes, *, if_match: Entry | None = None, start: int = 0, length: int | None = None) -> Iterator[BinaryIO]:
         asset = self._asset(_asset_id(key))
-        found = _entry(asset) if asset is not None else None
-        if asset is None or found is None:
+        if asset is None or asset.entry is None:
             raise FileNotFoundError(f"{self.location(key)} does not exist, or has no MP4 rendition any more.")
-        if if_match is not None and if_match.etag != found.etag:
+        if if_match is not None and if_match.etag != asset.entry.etag:
             raise Changed(f"{self.location(key)} changed since it was listed.")
-        playback = next((each["id"] for each in asset.get("playback_ids", []) if each.get("policy") == "public"), None)
-        if playback is None:
+        if asset.playback is None:
             raise AccessDenied(f"{self.location(key)} has no public playback id: add one, so that its file can be downloaded.")
-        rendition = _best(asset)
-        url = f"{self._stream_url}/{quote(str(playback))}/{quote(str(rendition['name']))}" if rendition else ""
+        url = f"{self._stream_url}/{quote(asset.playback)}/{quote(asset.rendition)}"
         response = self._http.send(lambda: Request("GET", url, range_header(start, length)))
         if response.status not in READABLE:
             raise self._error(response, self.location(key))
@@ -147,26 +154,29 @@ class MuxSource:
     def check(self) -> None:
         self.list_page(limit=1)
 
-    def _assets(self, token: str | None, limit: int) -> tuple[list[Mapping[str, Any]], str | None]:
+    def _assets(self, token: str | None, limit: int) -> tuple[list[_Asset], str | None]:
         query = {"limit": str(limit), **({"cursor": token} if token else {})}
         response = self._send(f"/video/v1/assets?{urlencode(query)}")
         if response.status != 200:
             raise self._error(response, self.uri)
         try:
-            answer = json.loads(read_all(response, limit=LONGEST_ANSWER))
-            assets, cursor = list(answer["data"]), answer.get("next_cursor") or None
-            if any("id" not in asset for asset in assets):
-                raise KeyError("id")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            answer = read_json(response)
+            assets, cursor = [_read(asset) for asset in answer["data"]], answer.get("next_cursor") or None
+        except MALFORMED as error:
             raise BadListing("The listing of Mux assets is not what a listing is.") from error
         if cursor is not None and cursor == token:
             raise BadListing("The listing of Mux assets goes round in a circle.")
         return assets, cursor
 
-    def _asset(self, asset_id: str) -> Mapping[str, Any] | None:
+    def _asset(self, asset_id: str) -> _Asset | None:
         response = self._send(f"/video/v1/assets/{quote(asset_id, safe='')}")
         if response.status == 200:
-            asset: Mapping[str, Any] = json.loads(read_all(response, limit=LONGEST_ANSWER))["data"]
+            try:
+                asset = _read(read_json(response)["data"])
+                if asset.asset_id != asset_id:
+                    raise ValueError
+            except MALFORMED as failure:
+                raise ProviderDown(f"mux://{asset_id}: not an answer of Mux: is endpoint_url right?") from failure
             return asset
         error = self._error(response, f"mux://{asset_id}")
         if isinstance(error, FileNotFoundError):
@@ -177,10 +187,10 @@ class MuxSource:
         return self._http.send(lambda: Request("GET", self._base_url + target, {"Authorization": self._authorization}))
 
     def _error(self, response: BaseHTTPResponse, what: str) -> Exception:
-        status, body = response.status, read_all(response)
+        status = response.status
         try:
-            kind = str(json.loads(body)["error"]["type"])[:60]
-        except (ValueError, KeyError, TypeError):
+            kind = str(read_json(response, limit=LONGEST_ERROR_BODY)["error"]["type"])[:60]
+        except MALFORMED:
             kind = ""
         said = f"{what}: Mux answered {status} {kind or '(no type)'}"
         if status == 404 and kind == "not_found":
@@ -188,7 +198,7 @@ class MuxSource:
         if status in (401, 403):
             return AccessDenied(f"{said}: check access_token_id and access_token_secret, and that the token may read Mux Video.")
         if status >= 500 or status in (404, 408, 412, 429):
-            return ProviderDown(f"{said}.")  # 412: the file is still being made
+            return no_answer_now(said, response.headers)  # 412: the file is still being made
         if status == 400 and "invalid" in kind:
             return BadListing(f"{said}: start the pass again.")
         return ProviderError(f"{said}.")
@@ -205,18 +215,22 @@ def _best(asset: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return max(ready, key=lambda file: (int(file.get("height") or 0), int(file.get("filesize") or 0)), default=None)
 
 
-def _entry(asset: Mapping[str, Any]) -> Entry | None:
+def _read(asset: Mapping[str, Any]) -> _Asset:
+    """Raises one of `MALFORMED`."""
+    asset_id = str(asset["id"])
     rendition = _best(asset) if asset.get("status") == "ready" else None
     if rendition is None:
-        return None
+        return _Asset(asset_id, None, None, "")
     size = int(rendition.get("filesize") or 0)
-    return Entry(
-        key=str(asset["id"]).encode() + SUFFIX,
+    entry = Entry(
+        key=asset_id.encode() + SUFFIX,
         size=size,
         etag=f"{rendition['name']}-{size}",
         modified_at=float(asset.get("created_at") or 0),
         content_type="video/mp4",
     )
+    public = (str(each["id"]) for each in asset.get("playback_ids") or [] if each.get("policy") == "public")
+    return _Asset(asset_id, entry, next(public, None), str(rendition["name"]))
 
 
 def _asset_id(key: bytes) -> str:

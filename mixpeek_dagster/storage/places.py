@@ -1,8 +1,20 @@
-"""Where in a bucket or container a source is: how people write it, and what that means as a key prefix."""
+"""Where a source is: the server, and the place in a bucket or container; how people write it, and what that means as a key prefix."""
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from pydantic import AfterValidator
 
 from mixpeek_dagster.errors import Invalid
+
+
+def _is_plain(url: str) -> str:
+    if not {"?", "#", "@"}.isdisjoint(url):
+        raise ValueError("the address of a server has no ?, # or @: what is secret, such as a SAS token, goes into credentials")
+    return url
+
+
+ServerUrl = Annotated[str, AfterValidator(_is_plain)]
+"""The base URL of a server in a connection's settings. It is stored and shown in plain, so it may hold no secret."""
 
 
 class Place(NamedTuple):
@@ -25,13 +37,19 @@ def place_of(source_path: str, *, bucket: str | None, prefix: str = "") -> Place
     """Read a source path: `/videos/` relative to the connection's bucket, or `bucket/videos` (`s3://bucket/videos`) without one.
 
     A path is a folder: `videos` does not take in `videos-old/x`. A last `*` makes it a plain prefix: `videos/2026-*`. The
-    connection's `prefix` is put before it; without a path it is taken as it is.
+    connection's `prefix` is put before it; without a path it is taken as it is. Where the connection names the bucket, a folder of the
+    same name has to be written with a slash before it, since others write the bucket there.
 
     Raises:
-        Invalid: no bucket is named, or two different ones.
+        Invalid: no bucket is named, or two different ones, or the bucket's name may be a folder.
     """
     has_scheme = "://" in source_path
     path = source_path.partition("://")[2] if has_scheme else source_path
+    if bucket is not None and bucket == path.partition("/")[0] and not has_scheme:
+        below = "/" + path.partition("/")[2]
+        raise Invalid(
+            f"source_path {path!r} begins with the bucket's own name: write {below!r}, or {'/' + path!r} if the bucket has such a folder."
+        )
     path = path.lstrip("/")
     if has_scheme or bucket is None:
         named, _, path = path.partition("/")

@@ -14,16 +14,17 @@ from urllib.parse import quote, urlsplit
 from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 
-from mixpeek_dagster.errors import Archived, BadListing, Changed, Invalid
+from mixpeek_dagster.errors import Archived, BadListing, Changed, Invalid, WrongConnection
+from mixpeek_dagster.models.values import storable
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.content_types import guess_content_type
 from mixpeek_dagster.storage.egress import check_url
 from mixpeek_dagster.storage.feed import News
-from mixpeek_dagster.storage.http import Http, Request, body_stream, read_all
+from mixpeek_dagster.storage.http import Http, Request, body_stream, read_all, read_chunks
 from mixpeek_dagster.storage.parts import READABLE, range_header
 from mixpeek_dagster.storage.places import Place
 from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
-from mixpeek_dagster.storage.s3_config import Endpoint, S3Config, endpoint_of, place_of
+from mixpeek_dagster.storage.s3_config import Endpoint, S3Config, check_endpoint, endpoint_of, place_of
 from mixpeek_dagster.storage.s3_credentials import CredentialSource, credentials_of, discover_backblaze
 from mixpeek_dagster.storage.s3_errors import error_from
 from mixpeek_dagster.storage.s3_events import QueueFeed
@@ -32,7 +33,6 @@ from mixpeek_dagster.storage.s3_requests import bucket_url, sign
 
 LARGEST_PAGE = 1000
 LISTING_TRIES = 3
-CHUNK = 256 * 1024
 UNTYPED = frozenset({"", "binary/octet-stream", "application/octet-stream"})
 """What S3 says of a file that was put without a content type."""
 
@@ -65,11 +65,18 @@ class S3Source:
         for url in (endpoint.url if endpoint else None, config.events.queue_url if config.events else None):
             if url is not None:
                 check_url(url, allowed_hosts=settings.allowed_hosts)
+        place = place_of(config, source_path)
+        check_endpoint(endpoint, place.bucket)
         return cls(
-            place_of(config, source_path),
+            place,
             config=config,
             credentials=credentials_of(config, settings),
-            http=Http(allowed_hosts=settings.allowed_hosts, verify=config.verify_ssl),
+            http=Http(
+                allowed_hosts=settings.allowed_hosts,
+                verify=config.verify_ssl,
+                host_from="endpoint_url and region",
+                tls_from="endpoint_url, use_ssl and verify_ssl",
+            ),
             endpoint=endpoint,
         )
 
@@ -106,12 +113,12 @@ class S3Source:
             response = self._send("HEAD", key)
             read_all(response)  # nothing, but the connection is free again
             if response.status == 200:
-                return _entry(key, response.headers)
+                return self._entry(key, response.headers)
             # The answer to a HEAD has no body, so it cannot tell a missing key from a missing bucket: ask again in full.
             with self._send("GET", key) as response:
                 if response.status != 200:
-                    raise self._error(response, self.location(key))
-                return _entry(key, response.headers)
+                    raise self._error(response, key)
+                return self._entry(key, response.headers)
         except FileNotFoundError:
             return None
 
@@ -124,11 +131,11 @@ class S3Source:
             query["versionId"] = if_match.version
         response = self._send("GET", key, query, headers)
         if response.status not in READABLE:
-            raise self._error(response, self.location(key))
+            raise self._error(response, key)
         with body_stream(response, host=self._host, start=start, length=length) as stream:
-            found = _entry(key, response.headers)
+            etag = plain_etag(response.headers.get("ETag", ""))
             # Some servers ignore If-Match. That a file ends before the part (416) is said without its ETag.
-            if if_match is not None and if_match.etag and response.status != 416 and found.etag != if_match.etag:
+            if if_match is not None and if_match.etag and response.status != 416 and etag != if_match.etag:
                 raise Changed(f"{self.location(key)} changed since it was listed.")
             yield stream
 
@@ -142,7 +149,7 @@ class S3Source:
         return key[self.place.parent :].decode("utf-8", "surrogateescape")
 
     def location(self, key: bytes) -> str:
-        return f"s3://{self.place.bucket}/{key.decode('utf-8', 'backslashreplace')}"
+        return f"s3://{self.place.bucket}/{storable(key.decode('utf-8', 'surrogateescape'))}"
 
     def check(self) -> None:
         for entry in self.list_page(limit=1).entries:
@@ -157,9 +164,9 @@ class S3Source:
         for attempt in range(LISTING_TRIES):
             response = self._send("GET", None, query)
             if response.status != 200:
-                raise self._error(response, self.uri)
+                raise self._error(response)
             try:
-                return parse_page(response.stream(CHUNK), what=self.uri, known=known)
+                return parse_page(read_chunks(response, host=self._host), what=self.uri, known=known)
             except (BadListing, HTTPError) as error:
                 response.close()
                 wait_s = self._http.backoff.wait_s(attempt, None)
@@ -182,7 +189,9 @@ class S3Source:
     ) -> Callable[[], Request]:
         """Makes requests for a file, or for the bucket where `key` is None."""
         endpoint = self._endpoint
-        url = bucket_url(endpoint, self.place.bucket) + ("" if key is None else "/" + quote(_checked(key), safe="/~"))
+        if self._config.requester_pays:
+            headers = {**headers, "x-amz-request-payer": "requester"}
+        url = bucket_url(endpoint, self.place.bucket) + ("" if key is None else "/" + quote(key, safe="/~"))
         return lambda: sign(method, url, query, headers, keys=self._credentials.get_frozen_credentials(), region=endpoint.region)
 
     @cached_property
@@ -205,16 +214,38 @@ class S3Source:
     def _host(self) -> str:
         return urlsplit(self._endpoint.url).hostname or "S3" if self._endpoint.url else f"S3 in {self._endpoint.region}"
 
-    def _error(self, response: BaseHTTPResponse, what: str) -> Exception:
-        return error_from(response.status, response.headers, read_all(response), what=what)
+    def _entry(self, key: bytes, headers: Mapping[str, str]) -> Entry:
+        size, content_type = headers.get("Content-Length") or "0", headers.get("Content-Type", "")
+        if not size.isdecimal():
+            raise BadListing(f"{self.location(key)}: its Content-Length is no number.")
+        is_restored = 'ongoing-request="false"' in headers.get("x-amz-restore", "")
+        return Entry(
+            key=key,
+            size=int(size),
+            etag=plain_etag(headers.get("ETag", "")),
+            modified_at=_timestamp(headers.get("Last-Modified", "")),
+            content_type=content_type if content_type not in UNTYPED else guess_content_type(key) or content_type,
+            storage_class="STANDARD" if is_restored else headers.get("x-amz-storage-class") or "STANDARD",
+        )
+
+    def _error(self, response: BaseHTTPResponse, key: bytes | None = None) -> Exception:
+        """What an answer about a file, or about the bucket where `key` is None, means."""
+        what = self.uri if key is None else self.location(key)
+        body = read_all(response)
+        if response.status == 400 and key is not None and not _is_text(key):
+            return FileNotFoundError(f"{what} does not exist: keys are UTF-8 here, and this is not.")
+        error = error_from(response.status, response.headers, body, what=what)
+        if key is None and isinstance(error, FileNotFoundError):
+            return WrongConnection(f"{what}: the server takes the bucket for a file: endpoint_url must not hold a bucket.")
+        return error
 
 
-def _checked(key: bytes) -> bytes:
+def _is_text(key: bytes) -> bool:
     try:
         key.decode()
-    except UnicodeDecodeError as error:
-        raise FileNotFoundError("S3 keys are UTF-8; there is none like this.") from error
-    return key
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _longest_text(after: bytes) -> str:
@@ -225,15 +256,9 @@ def _longest_text(after: bytes) -> str:
         return after[: error.start].decode()
 
 
-def _entry(key: bytes, headers: Mapping[str, str]) -> Entry:
-    modified = headers.get("Last-Modified")
-    content_type = headers.get("Content-Type", "")
-    is_restored = 'ongoing-request="false"' in headers.get("x-amz-restore", "")
-    return Entry(
-        key=key,
-        size=int(headers.get("Content-Length") or 0),
-        etag=plain_etag(headers.get("ETag", "")),
-        modified_at=parsedate_to_datetime(modified).timestamp() if modified else 0.0,
-        content_type=content_type if content_type not in UNTYPED else guess_content_type(key) or content_type,
-        storage_class="STANDARD" if is_restored else headers.get("x-amz-storage-class") or "STANDARD",
-    )
+def _timestamp(text: str) -> float:
+    """Unix seconds, 0 where the text is no time: times are only shown and filtered on."""
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return 0.0

@@ -5,12 +5,13 @@ The relatives differ by the `PRESETS` table: where their endpoint is, what their
 
 import re
 from typing import Literal, NamedTuple, Self
+from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from mixpeek_dagster.errors import Invalid
 from mixpeek_dagster.storage import places
-from mixpeek_dagster.storage.places import Place
+from mixpeek_dagster.storage.places import Place, ServerUrl
 
 Label = Field(default=None, pattern=r"^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$")
 
@@ -59,6 +60,8 @@ class S3Credentials(BaseModel):
             raise ValueError("anon_key and service_role_key go together")
         if self.type == "iam_role" and self.role_arn is None:
             raise ValueError("credentials of type iam_role need role_arn")
+        if self.type == "session_token" and self.session_token is None and self.anon_key is None:
+            raise ValueError("credentials of type session_token need session_token, or anon_key and service_role_key")
         if self.type in ("access_key", "application_key") and self.access_key_id is None:
             raise ValueError(f"credentials of type {self.type} need access_key_id and secret_access_key")
         if self.access_key_id is None and self.role_arn is None and self.anon_key is None:
@@ -71,7 +74,7 @@ class S3Events(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    queue_url: str = Field(pattern=r"^https?://[^/\s]+/\S+$")
+    queue_url: str = Field(pattern=r"^https?://[^/\s?#@]+/[^\s?#@]+$")
 
 
 class S3Config(BaseModel):
@@ -87,6 +90,7 @@ class S3Config(BaseModel):
         verify_ssl: off accepts any certificate.
         path_style: bucket in the path rather than the host name; the preset's when left out.
         order: `unordered` for a server known not to list in byte order (it would be found out, but only after a while).
+        requester_pays: pay for the requests, as some public buckets ask of their readers.
         account_id: Cloudflare account of an R2 bucket. project_ref: Supabase project.
         events: a queue of the bucket's notifications, which makes changes known within seconds.
     """
@@ -97,11 +101,12 @@ class S3Config(BaseModel):
     bucket: str | None = Field(default=None, min_length=1, validation_alias=AliasChoices("bucket", "bucket_name"))
     prefix: str = ""
     region: str | None = Label
-    endpoint_url: str | None = None
+    endpoint_url: ServerUrl | None = None
     use_ssl: bool = True
     verify_ssl: bool = True
     path_style: bool | None = None
     order: Literal["bytes", "unordered"] = "bytes"
+    requester_pays: bool = False
     account_id: str | None = Label
     project_ref: str | None = Label
     credentials: S3Credentials | None = None
@@ -137,7 +142,7 @@ def endpoint_of(config: S3Config) -> Endpoint | None:
         scheme = "" if "://" in config.endpoint_url else f"http{'s' * config.use_ssl}://"
         url = scheme + config.endpoint_url.rstrip("/")
         style = path_style or (config.path_style is None and config.provider == "s3" and ".amazonaws.com" not in url)
-        return Endpoint(url, config.region or _region_in(url) or config.preset.region or "us-east-1", style)
+        return Endpoint(url, config.region or region_in(url) or config.preset.region or "us-east-1", style)
     region = config.region or config.preset.region
     if region is None:
         return None
@@ -149,7 +154,23 @@ def endpoint_of(config: S3Config) -> Endpoint | None:
     )
 
 
-def _region_in(url: str) -> str | None:
+_ENDPOINT = re.compile(r"s3[.-].*|.*\.r2\.cloudflarestorage\.com|(fly|t3)\.storage\..*")
+"""Hosts that are endpoints by themselves: with a bucket's name before them they are the bucket's own."""
+
+
+def check_endpoint(endpoint: Endpoint | None, bucket: str) -> None:
+    """Raises Invalid: the endpoint is the bucket's own address, as consoles show it. Every key would be looked for at a wrong place."""
+    parts = urlsplit(endpoint.url or "" if endpoint else "")
+    path = parts.path if parts.path != f"/{bucket}" else ""
+    host = parts.netloc.removeprefix(f"{bucket}.")
+    if not _ENDPOINT.fullmatch(host):
+        host = parts.netloc
+    if (host, path) != (parts.netloc, parts.path):
+        raise Invalid(f"endpoint_url must not hold the bucket {bucket!r}: write {parts.scheme}://{host}{path}.")
+
+
+def region_in(url: str) -> str | None:
+    """The region that an endpoint's host names."""
     found = re.search(r"//s3\.([a-z0-9-]+)\.(?:backblazeb2|wasabisys|amazonaws)\.com", url)
     return found[1] if found else None
 

@@ -2,7 +2,8 @@
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -10,10 +11,12 @@ from mixpeek_dagster.errors import AccessDenied, Invalid, ProviderDown, WrongCon
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.http import Http, Request, read_all
 from mixpeek_dagster.storage.s3_config import Endpoint, S3Config
+from mixpeek_dagster.storage.s3_errors import error_from
 from mixpeek_dagster.storage.s3_requests import Keys, SigningKeys
 
 BACKBLAZE_AUTHORIZE = "https://api.backblazeb2.com/b2api/v3/b2_authorize_account"
 ROLE_SESSION_S = 3600
+OWN = "This machine's own AWS credentials"
 
 
 class CredentialSource(Protocol):
@@ -82,22 +85,42 @@ class _Ambient:
     """The machine's own credentials, looked for at first use: an instance role is asked for over the network."""
 
     def get_frozen_credentials(self) -> Keys:
-        found = aws_session().get_credentials()
-        if found is None:
-            raise AccessDenied("This machine has no AWS credentials of its own (environment, profile, or instance role).")
-        frozen = found.get_frozen_credentials()
+        with botocore_errors():
+            found = aws_session().get_credentials()
+            if found is None:
+                raise AccessDenied("This machine has no AWS credentials of its own (environment, profile, or instance role).")
+            frozen = found.get_frozen_credentials()
         return Keys(frozen.access_key, frozen.secret_key, frozen.token)
+
+
+@contextmanager
+def botocore_errors(what: str = OWN) -> Iterator[None]:
+    """What botocore raises, as our errors; `what` are the credentials it uses."""
+    from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
+
+    try:
+        yield
+    except ClientError as error:
+        code, answer = error.response.get("Error", {}).get("Code", ""), error.response["ResponseMetadata"]
+        if code == "AccessDenied":
+            raise AccessDenied(
+                f"{what}: it could not be taken on ({code}): its trust policy must name this server and the external id."
+            ) from error
+        body = f"<Code>{code}</Code>".encode()
+        raise error_from(answer["HTTPStatusCode"], answer.get("HTTPHeaders", {}), body, what=what) from error
+    except (ConnectionError, HTTPClientError) as error:
+        raise ProviderDown(f"{what}: AWS did not answer ({type(error).__name__}).") from error
+    except BotoCoreError as error:
+        raise AccessDenied(f"{what} cannot be used: {str(error).rstrip('.')}.") from error
 
 
 def _role_refresher(role_arn: str, external_id: str | None, config: S3Config, keys: Keys | None) -> Callable[[], dict[str, Any]]:
     def refresh() -> dict[str, Any]:
-        from botocore.exceptions import BotoCoreError, ClientError
-
         frozen = keys or _Ambient().get_frozen_credentials()
         asked = {"RoleArn": role_arn, "RoleSessionName": "mixpeek-dagster", "DurationSeconds": ROLE_SESSION_S}
         if external_id is not None:
             asked["ExternalId"] = external_id
-        try:
+        with botocore_errors(f"Role {role_arn}"):
             sts: Any = aws_session().create_client(
                 "sts",
                 region_name=config.region or "us-east-1",
@@ -106,13 +129,6 @@ def _role_refresher(role_arn: str, external_id: str | None, config: S3Config, ke
                 aws_session_token=frozen.token,
             )
             answer = sts.assume_role(**asked)["Credentials"]
-        except ClientError as error:
-            code = error.response.get("Error", {}).get("Code", "")
-            raise AccessDenied(
-                f"Role {role_arn} could not be taken on ({code}): its trust policy must name this server and the external id."
-            ) from error
-        except BotoCoreError as error:
-            raise ProviderDown(f"Role {role_arn} could not be taken on: STS did not answer.") from error
         return {
             "access_key": answer["AccessKeyId"],
             "secret_key": answer["SecretAccessKey"],

@@ -4,11 +4,15 @@ import re
 from collections.abc import Mapping
 
 from mixpeek_dagster.errors import AccessDenied, Archived, Changed, MixpeekError, ProviderDown, ProviderError, WrongConnection
+from mixpeek_dagster.storage.http import no_answer_now
 
 Meaning = tuple[type[MixpeekError], str]
 
 MEANINGS: dict[str, Meaning] = {
-    "AccessDenied": (AccessDenied, "these credentials may not do that: grant s3:ListBucket and s3:GetObject"),
+    "AccessDenied": (
+        AccessDenied,
+        "these credentials may not do that: grant s3:ListBucket and s3:GetObject, or set requester_pays where the bucket asks for it",
+    ),
     "AllAccessDisabled": (AccessDenied, "all access to the bucket is disabled"),
     "AccountProblem": (AccessDenied, "the account has a problem: see the provider's console"),
     "InvalidAccessKeyId": (
@@ -17,6 +21,7 @@ MEANINGS: dict[str, Meaning] = {
     ),
     "InvalidSecurity": (AccessDenied, "the credentials are not valid"),
     "InvalidToken": (AccessDenied, "the session token is malformed or does not belong to the key"),
+    "InvalidClientTokenId": (AccessDenied, "the access key does not exist: check access_key_id"),
     "InvalidTokenId": (AccessDenied, "the access key does not exist: check access_key_id"),
     "ExpiredToken": (AccessDenied, "the session token has expired: give a new one, or a role"),
     "TokenRefreshRequired": (AccessDenied, "the session token has expired: give a new one, or a role"),
@@ -33,17 +38,28 @@ MEANINGS: dict[str, Meaning] = {
     "PermanentRedirect": (WrongConnection, "the bucket is in another region"),
     "TemporaryRedirect": (WrongConnection, "the bucket is in another region, or was made minutes ago"),
     "AuthorizationHeaderMalformed": (WrongConnection, "the bucket is in another region"),
+    "AuthorizationQueryParametersError": (WrongConnection, "the bucket is in another region"),
     "IllegalLocationConstraintException": (WrongConnection, "the bucket is in another region"),
+    "RegionDisabledException": (
+        WrongConnection,
+        "STS is not active in the region for this account: activate it, or take another",
+    ),
     "MethodNotAllowed": (WrongConnection, "the server does not do that: is endpoint_url an S3 endpoint?"),
     "NotImplemented": (WrongConnection, "the server does not do that: is endpoint_url an S3 endpoint?"),
     "InvalidObjectState": (Archived, "it is archived: restore it, or move it to a class that can be read"),
     "PreconditionFailed": (Changed, "it is not the revision that was listed"),
     "SlowDown": (ProviderDown, "it asks for fewer requests"),
+    "Throttling": (ProviderDown, "it asks for fewer requests"),
     "ServiceUnavailable": (ProviderDown, "it is overloaded"),
     "InternalError": (ProviderDown, "it failed inside"),
     "RequestTimeout": (ProviderDown, "it waited too long"),
     "OperationAborted": (ProviderDown, "another operation is going on"),
 }
+
+SSE_C: Meaning = (
+    AccessDenied,
+    "it is encrypted with a key that its owner did not give to the provider (SSE-C), and cannot be read without: store it otherwise",
+)
 
 BY_STATUS: dict[int, Meaning] = {
     301: MEANINGS["PermanentRedirect"],
@@ -70,16 +86,14 @@ def error_from(status: int, headers: Mapping[str, str], body: bytes, *, what: st
     code = error_code(body)
     if code in ("NoSuchKey", "NoSuchVersion"):
         return FileNotFoundError(f"{what} does not exist.")
-    kind, cause = MEANINGS.get(code) or BY_STATUS.get(status) or _by_class(status)
+    is_sse_c = code == "InvalidRequest" and b"Server Side Encryption" in body
+    kind, cause = SSE_C if is_sse_c else MEANINGS.get(code) or BY_STATUS.get(status) or _by_class(status)
     region = headers.get("x-amz-bucket-region") or _region(body)
     if kind is WrongConnection and region and "region" in cause:
         cause += f": set region to {region!r}"
-    retry_after = headers.get("Retry-After")
-    if kind is ProviderDown and retry_after:
-        cause += f" and to be asked again in {retry_after[:40]} s"
-    return kind(
-        f"{what}: the provider answered {status} {code or '(no code)'}: {cause}.", details={"code": code, "status": status}
-    )
+    details = {"code": code, "status": status}
+    said = f"{what}: the provider answered {status} {code or '(no code)'}: {cause}"
+    return no_answer_now(said, headers, details=details) if kind is ProviderDown else kind(f"{said}.", details=details)
 
 
 def _by_class(status: int) -> Meaning:

@@ -4,7 +4,10 @@ from urllib.parse import parse_qsl, urlsplit
 
 from mixpeek_dagster.errors import Invalid
 from mixpeek_dagster.settings import Settings
-from mixpeek_dagster.storage.blobs import BlobStore, StoreUrl
+from mixpeek_dagster.storage.blobs import BlobStore, Presigned, StoreUrl
+from mixpeek_dagster.storage.http import Http, Request, read_all
+from mixpeek_dagster.storage.s3_errors import error_from
+from mixpeek_dagster.storage.tokens import host_of
 
 OPTIONS = {
     "s3": ("region", "endpoint_url"),
@@ -32,6 +35,20 @@ def open_store(url: str, *, settings: Settings) -> BlobStore:
     from mixpeek_dagster.storage.managed_s3 import S3Blobs
 
     return S3Blobs.at(_parse(url))
+
+
+def put_as_client(presigned: Presigned, data: bytes) -> None:
+    """Send what a client would send with the answer of `BlobStore.presign_put`.
+
+    Raises:
+        ProviderError: the store refused it, or did not answer; the message does not show the URL.
+    """
+    headers = {**presigned.headers, "Content-Length": str(len(data))}
+    http = Http(allowed_hosts={host_of(presigned.url)})
+    response = http.send(lambda: Request(presigned.method, presigned.url, headers, data))
+    body = read_all(response)
+    if response.status not in (200, 201):
+        raise error_from(response.status, response.headers, body, what="A PUT to a presigned URL, as clients send it")
 
 
 def _parse(url: str) -> StoreUrl:

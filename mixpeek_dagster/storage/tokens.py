@@ -2,17 +2,21 @@
 
 import base64
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlencode, urlsplit
 
-from mixpeek_dagster.errors import AccessDenied, Invalid, ProviderDown
-from mixpeek_dagster.storage.http import Http, Request, read_all
+from mixpeek_dagster.errors import AccessDenied, Invalid
+from mixpeek_dagster.storage.http import LONGEST_ERROR_BODY, Http, Request, no_answer_now
+from mixpeek_dagster.storage.json_answers import MALFORMED, read_json
 
 RENEW_BEFORE_S = 120.0
 
+_CLOCK = re.compile(r"\b(iat|exp|clock|timeframe)\b")
+"""What providers speak of when the times of an assertion are not theirs."""
 
 UNKNOWN_S = 3600.0
 """What is taken for the lifetime of a token that was handed over without one; a refusal renews it before that."""
@@ -65,21 +69,23 @@ def ask_for_token(http: Http, request: Callable[[], Request], *, who: str) -> Gr
     """An OAuth 2 token answer.
 
     Raises:
-        AccessDenied: the provider refused the credentials; its error code is quoted.
+        AccessDenied: the provider refused the credentials; what it says of them is quoted.
         ProviderDown: it did not answer with a token.
     """
     response = http.send(request)
-    body = read_all(response)
     try:
-        answer = json.loads(body)
+        answer = read_json(response, limit=LONGEST_ERROR_BODY)
         if response.status == 200:
-            return Grant(str(answer["access_token"]), float(answer.get("expires_in") or 3600), answer.get("refresh_token"))
-        code = str(answer.get("error") or response.status)[:60]
-    except (ValueError, KeyError, AttributeError, TypeError):
+            lasts_s = answer.get("expires_in") or float(answer.get("expires_on") or time.time() + UNKNOWN_S) - time.time()
+            return Grant(str(answer["access_token"]), float(lasts_s), answer.get("refresh_token"))
+        told = str(answer.get("error_description") or "")[:200].rstrip(".")
+        code = ": ".join(filter(None, [str(answer.get("error") or response.status)[:60], told]))
+    except MALFORMED:
         code = str(response.status)
     if 400 <= response.status < 500 and response.status != 429:
-        raise AccessDenied(f"{who} gave no token ({code}): check the connection's credentials.")
-    raise ProviderDown(f"{who} gave no token ({code}).")
+        wrong = "set this machine's clock" if _CLOCK.search(code) else "check the connection's credentials"
+        raise AccessDenied(f"{who} gave no token ({code}): {wrong}.")
+    raise no_answer_now(f"{who} gave no token ({code})", response.headers)
 
 
 def form_request(url: str, fields: Mapping[str, str]) -> Request:

@@ -1,5 +1,6 @@
 """Read XML answers of servers that are not trusted: whole, of bounded size, and without document types (entity bombs)."""
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,9 @@ if TYPE_CHECKING:
 
 LARGEST = 64 * 1024 * 1024
 DOCTYPE = b"<!DOCTYPE"
+_DECLARED = re.compile(rb"""<\?xml[^?]*?\bencoding\s*=\s*["']([^"']*)""")
+_READ_AS_ASCII = frozenset({b"utf-8", b"utf8", b"us-ascii", b"ascii"})
+"""Encodings in which a document type begins with the bytes of `DOCTYPE`, and with nothing else."""
 
 
 def read_whole(chunks: Iterable[bytes]) -> bytes:
@@ -25,11 +29,15 @@ def parse_xml(chunks: Iterable[bytes]) -> "Element":
     """The root of a document. Memory holds the whole of it.
 
     Raises:
-        ValueError: it is cut short, not XML, declares a document type, or is too large; the text completes "the answer …".
+        ValueError: it is cut short, not XML, declares a document type or another encoding than UTF-8, or is too large; the text
+            completes "the answer …".
     """
     from xml.etree.ElementTree import ParseError, XMLParser
 
     document = read_whole(chunks)
+    declared = _DECLARED.search(document)
+    if b"\0" in document or (declared is not None and declared[1].lower() not in _READ_AS_ASCII):
+        raise ValueError("is not in UTF-8")
     if DOCTYPE in document:
         raise ValueError("declares a document type")
     # ElementTree's C parser takes 30 % less CPU than expat with Python callbacks.

@@ -173,7 +173,7 @@ def test_a_confirmed_file_stays_what_it_was_whatever_its_url_is_used_for(
         stored = records.uploads.get(upload["upload_id"])
     assert stored.key != stored.landing_key
     warehouse.clock = lambda: utc_now() + timedelta(hours=2.5)
-    assert [sweep_uploads(warehouse) for _ in range(2)] == [0, 0]
+    assert [sweep_uploads(warehouse).uploads for _ in range(2)] == [0, 0]
     assert warehouse.blobs.head(stored.landing_key) is None, "what came late is swept"
     assert read(client, bucket, object_id) == BODY
     with warehouse.catalog.reading() as records:
@@ -223,7 +223,7 @@ def test_uploads_that_nobody_confirms_are_given_up_with_their_files(
     assert confirm(client, kept).status_code == 200
     for hours, swept in ((1.5, 0), (2.5, 2), (3.0, 0)):
         warehouse.clock = lambda hours=hours: utc_now() + timedelta(hours=hours)
-        assert sweep_uploads(warehouse) == swept
+        assert sweep_uploads(warehouse).uploads == swept
         client.post(f"/v1/buckets/{bucket['bucket_id']}/uploads/list", json={})  # expires what is late, which must not hide it
     with warehouse.catalog.reading() as records:
         assert warehouse.blobs.head(records.uploads.get(kept["upload_id"]).key) is not None

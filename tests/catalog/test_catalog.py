@@ -68,14 +68,15 @@ def test_a_catalog_of_the_first_version_keeps_its_rows(new_url: str) -> None:
             "INSERT INTO connections (connection_id, name, provider, body, status, created_at, updated_at)"
             f" VALUES ('conn_1', 'disk', 'local', '{{}}', 'ACTIVE', {times})",
             "INSERT INTO syncs (sync_id, namespace_id, bucket_id, connection_id, provider, spec, status, cursor, pending_full, "
-            "confirm_deletes, passes, consecutive_failures, created_at, updated_at)"
-            f" VALUES ('sync_1', 'ns_1', 'bkt_1', 'conn_1', 'local', '{{}}', 'PENDING', '{{}}', false, false, 0, 0, {times})",
+            "confirm_deletes, passes, consecutive_failures, last_counters, created_at, updated_at)"
+            f" VALUES ('sync_1', 'ns_1', 'bkt_1', 'conn_1', 'local', '{{}}', 'PENDING', '{{}}', false, true, 0, 0, '{{\"held\": 7}}', {times})",
         ):
             connection.exec_driver_sql(statement)
     engine.dispose()
     opened = Catalog(new_url)
     with opened.transaction() as records:
         (sync,) = records.syncs.all()
+        assert sync.confirmed_deletes == 7
         assert records.syncs.connection(sync.connection_id)[0].name == "disk"
     with pytest.raises(NotFound), opened.transaction() as records:  # what refers to nothing is refused again
         records.connection.exec_driver_sql("UPDATE syncs SET connection_id = 'conn_gone'")

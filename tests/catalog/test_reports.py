@@ -1,12 +1,13 @@
 """What routes ask of objects, batches and retrievers, on both databases."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from sqlalchemy import event
 
 from mixpeek_dagster.catalog import Catalog
-from mixpeek_dagster.catalog.syncs import KeyState
+from mixpeek_dagster.catalog.syncs import KeyState, SyncRecords
 from mixpeek_dagster.errors import AlreadyExists, NotFound
 from mixpeek_dagster.models.batches import BatchStatus
 from mixpeek_dagster.models.buckets import Bucket
@@ -121,14 +122,23 @@ def test_retrievers_have_names_of_their_own_in_each_namespace(catalog: Catalog, 
             records.retrievers.get("ret_1", namespace_id=namespace.namespace_id)
 
 
-def test_counting_dead_letters_does_not_read_every_key(catalog: Catalog) -> None:
+def _dead_letters(syncs: SyncRecords) -> None:
+    syncs.dead_letters(SyncId("sync_a"), [KeyState.REJECTED, KeyState.ARCHIVED], limit=0)
+
+
+def _doomed(syncs: SyncRecords) -> None:
+    syncs.doomed(SyncId("sync_a"), [KeyState.MISSING], limit=500, after=b"f")
+
+
+@pytest.mark.parametrize(("ask", "index"), [(_dead_letters, "faulty_source_keys"), (_doomed, "doomed_source_keys")])
+def test_finding_a_few_keys_does_not_read_every_key(catalog: Catalog, ask: Callable[[SyncRecords], None], index: str) -> None:
     if catalog.engine.dialect.name != "sqlite":
         pytest.skip("Postgres plans by what the table holds")
     asked: list[tuple[str, Any]] = []
     event.listen(catalog.engine, "before_cursor_execute", lambda *args: asked.append((args[2], args[3])))
     with catalog.reading() as records:
-        records.syncs.dead_letters(SyncId("sync_a"), [KeyState.REJECTED, KeyState.ARCHIVED], limit=0)
+        ask(records.syncs)
     ((statement, parameters),) = [one for one in asked if one[0].startswith("SELECT")]
     with catalog.engine.connect() as connection:
         plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
-    assert "faulty_source_keys" in plan[0][3]
+    assert index in plan[0][3]

@@ -60,6 +60,14 @@ def test_a_warehouse_that_works_passes_and_says_what_was_asked(library: Library,
     assert all(one["ok"] and one["detail"] for one in found)
 
 
+def test_a_place_without_files_says_so(library: Library, say: Say) -> None:
+    (found,) = [one for one in say(exits=0) if one["kind"] == "sync"]
+    assert found["detail"].endswith("can be listed; there is no file yet")
+    library.world.put("a.txt", b"a")
+    (found,) = [one for one in say(exits=0) if one["kind"] == "sync"]
+    assert found["detail"].endswith("can be listed and read")
+
+
 def test_a_source_that_refuses_fails_the_check_and_the_table_says_so(library: Library, say: Say) -> None:
     def refuse(_: str) -> None:
         raise AccessDenied("the key may not list")
@@ -158,6 +166,24 @@ def test_a_blob_store_that_cannot_be_used_is_wrong_and_the_table_says_what_to_do
     assert (found["kind"], found["name"], found["code"]) == ("blob store", url, code)
     assert problem in found["problem"]
     assert remedy in found["remedy"]
+
+
+def test_a_blob_store_whose_urls_clients_cannot_use_is_wrong(library: Library, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that signs for another region than the bucket's: AWS corrects the region of its own requests, not of URLs."""
+
+    def answer(asked: Asked) -> Answer:
+        if "X-Amz-Signature" in asked.query:
+            return Answer(400, error_xml("AuthorizationQueryParametersError", "<Region>eu-central-1</Region>"))
+        return Answer(204 if asked.method == "DELETE" else 200, b"check" if asked.method == "GET" else b"", {"ETag": '"e"'})
+
+    with scripted(answer) as server:
+        settings = {"MIXPEEK_BLOBS": f"s3://b?endpoint_url={server.url}", "AWS_ACCESS_KEY_ID": "A", "AWS_SECRET_ACCESS_KEY": "S"}
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+        found = wrong(say(exits=1))
+    assert (found["kind"], found["code"]) == ("blob store", "wrong_connection")
+    assert "presigned URL" in found["problem"] and "set region to 'eu-central-1'" in found["problem"]
+    assert "X-Amz" not in found["problem"]
 
 
 def test_a_blob_store_that_works_is_left_as_it_was(

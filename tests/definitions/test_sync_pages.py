@@ -12,6 +12,7 @@ from mixpeek_dagster.definitions.build import build_definitions
 from mixpeek_dagster.definitions.confirmation import CONFIRM_JOB
 from mixpeek_dagster.definitions.plan import load_plan
 from mixpeek_dagster.definitions.resources import WarehouseResource
+from mixpeek_dagster.errors import AccessDenied, ProviderDown
 from tests.pipeline.worlds import Library
 
 
@@ -25,10 +26,10 @@ def definitions(library: Library) -> dg.Definitions:
     return build_definitions(load_plan(library.warehouse.catalog))
 
 
-def tick(library: Library) -> Any:
-    """What the sync's sensor says now."""
+def tick(library: Library, made: dg.Definitions | None = None) -> Any:
+    """What the sync's sensor says now; that of definitions that were `made` before, if given."""
     library.clock.move(1)
-    repository = definitions(library).get_repository_def()
+    repository = (made or definitions(library)).get_repository_def()
     (sensor,) = [one for one in repository.sensor_defs if one.name.startswith("sync_")]
     with (
         dg.DagsterInstance.ephemeral() as instance,
@@ -78,6 +79,38 @@ def test_two_syncs_of_a_bucket_are_added_up_and_told_apart(library: Library) -> 
     assert metadata["new"] == 2
     assert "sync" not in metadata
     assert len(metadata["syncs"].records) == 2
+
+
+def test_a_file_that_may_not_be_asked_for_is_a_problem_of_the_sync(library: Library) -> None:
+    for name in ("a.txt", "b.txt"):
+        library.world.put(name, b"12345")
+    library.poll()
+    library.world.delete("a.txt")
+
+    def refuse(name: str) -> None:
+        if name == "head":
+            raise AccessDenied("403 on a.txt")
+
+    library.world.before = refuse
+    library.set_sync(next_pass_at=library.warehouse.now())
+    seen = observed(library)
+    assert (seen["problem"], seen["deleted"], seen["objects"]) == ("403 on a.txt", 0, 2)
+
+
+@pytest.mark.parametrize("when", ["before the tick", "during the tick"])
+def test_the_sensor_of_a_sync_that_was_deleted_says_so(library: Library, when: str) -> None:
+    repository_made_before = definitions(library)
+
+    def delete(_: str) -> None:
+        with library.warehouse.catalog.transaction() as records:
+            records.syncs.remove(library.sync.sync_id)
+        raise ProviderDown("503")
+
+    if when == "before the tick":
+        with pytest.raises(ProviderDown):
+            delete("")
+    library.world.before = delete
+    assert tick(library, repository_made_before).skip_message == f"Sync {library.sync.sync_id} was deleted."
 
 
 def test_held_deletes_are_confirmed_from_the_launchpad(library: Library) -> None:

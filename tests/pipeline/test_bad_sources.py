@@ -86,6 +86,7 @@ ILLS: dict[str, tuple[Ill, str]] = {
         always(Answer(301, error_xml("PermanentRedirect"), {"x-amz-bucket-region": "eu-west-3"})),
         "set region to 'eu-west-3'",
     ),
+    "an endpoint with a bucket in it": (always(Answer(404, error_xml("NoSuchKey"))), "endpoint_url must not hold a bucket"),
     "a proxy's 404": (always(Answer(404, b"<html>not found</html>")), "is endpoint_url right?"),
     "429 storm": (on_the_second_page(Answer(429, b"", {"Retry-After": "7"})), "asked again in 7 s"),
     "503 storm": (on_the_second_page(Answer(503, error_xml("SlowDown"))), "fewer requests"),

@@ -4,10 +4,13 @@ import random
 
 import pytest
 
-from mixpeek_dagster.errors import ProviderDown
+from mixpeek_dagster.errors import AccessDenied, ProviderDown
+from mixpeek_dagster.pipeline.creation import create_sync
 from mixpeek_dagster.pipeline.feeds import Looked, NotNow, follow, follow_all
 from mixpeek_dagster.storage.feed import News
-from tests.pipeline.worlds import Library
+from mixpeek_dagster.storage.provider import Entry
+from mixpeek_dagster.testing import FakeSource, FakeWorld
+from tests.pipeline.worlds import FAKE, NOW, Library
 
 
 def tell(library: Library, *keys: str, **more: object) -> None:
@@ -117,6 +120,26 @@ def test_a_sync_whose_configuration_changed_makes_its_pass_first(told: Library) 
     assert take(told) == Looked(messages=1)
 
 
+def test_a_feed_whose_failure_is_a_defect_keeps_no_other_from_being_followed(told: Library) -> None:
+    broken = told.sync
+    well = FakeSource.worlds["well"] = FakeWorld(told=[])
+    with told.warehouse.catalog.transaction() as records:
+        body = {"provider": FAKE, "connection": {"world": "well"}, "sync_config": {"source_path": "/"}}
+        told.sync = create_sync(records, body, warehouse=told.warehouse, bucket=told.bucket, now=NOW)
+    told.poll()
+    well.put("new.txt", b"new")
+    well.told = [News(keys=[b"new.txt"], messages=1)]
+
+    def defect(_method: str) -> None:
+        raise KeyError("name")
+
+    told.world.before = defect
+    tell(told, "a.txt")
+    done = follow_all(told.warehouse, budget_s=5)
+    assert done[told.sync.sync_id] == Looked(messages=1, new=1)
+    assert str(done[broken.sync_id]) == "KeyError: 'name'"
+
+
 def test_files_that_the_filters_do_not_take_are_not_taken_from_a_feed(told: Library) -> None:
     told.configure(file_filters={"exclude": ["*.tmp"]})
     told.poll()
@@ -179,10 +202,58 @@ def test_more_deletes_than_a_pass_would_believe_are_left_to_a_pass_which_asks(li
     assert take(library).new == 1
     assert len(library.objects()) == 801
 
-    library.set_sync(confirm_deletes=True)
+    library.set_sync(confirmed_deletes=501)
     library.poll()
     library.assert_follows_source()
     assert lose(names[701]).deleted == 1
+
+
+def test_files_that_the_filters_do_not_take_any_more_count_as_deletes(library: Library) -> None:
+    library.world.told = []
+    library.configure(file_filters={"max_size_bytes": 10})
+    names = [f"{number:04}.txt" for number in range(300)]
+    for name in names:
+        library.world.put(name, b"x")
+    library.cycle()
+
+    def grow(*grown: str) -> Looked:
+        for name in grown:
+            library.world.put(name, b"more than ten bytes")
+        tell(library, *grown)
+        return take(library)
+
+    assert grow(*names[:60]).deleted == 60
+    assert grow(*names[60:150]).deleted == 0, "with the 60 they are more than 100"
+    assert len(library.objects()) == 240
+    assert library.now().triggered_at is not None
+    assert library.poll().counters.deleted == 90
+    library.assert_exact()
+
+
+def test_a_file_that_may_not_be_asked_for_is_left_to_a_pass_and_stops_no_later_news(
+    told: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = FakeSource.head
+
+    def head(self: FakeSource, key: bytes) -> Entry | None:
+        if key == b"a.txt":
+            raise AccessDenied("403 on a.txt")
+        return original(self, key)
+
+    monkeypatch.setattr(FakeSource, "head", head)
+    told.world.delete("a.txt")
+    told.world.put("new.txt", b"new")
+    told.world.delete("b.txt")
+    tell(told, "a.txt", "new.txt")
+    tell(told, "a.txt")
+    tell(told, "b.txt")
+    assert take(told) == Looked(messages=3, new=1, deleted=1)
+    assert told.world.told == []
+    assert set(told.objects()) == {"a.txt", "c.txt", "new.txt"}
+    assert told.poll().error == "403 on a.txt"
+    monkeypatch.undo()
+    told.poll()
+    told.assert_follows_source()
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -2,16 +2,18 @@
 
 import random
 import tracemalloc
+from collections.abc import Collection
 from typing import Any
 
 import pytest
 
 from mixpeek_dagster.catalog.tables import metadata
-from mixpeek_dagster.errors import ProviderDown
+from mixpeek_dagster.errors import AccessDenied, ProviderDown
 from mixpeek_dagster.models.syncs import Counters, SyncStatus
 from mixpeek_dagster.pipeline.plans import PassPlan, plan_sync
 from mixpeek_dagster.storage.provider import Entry, Page
-from tests.pipeline.test_syncs_fuzz import mutate
+from mixpeek_dagster.testing import FakeSource
+from tests.pipeline.test_syncs_fuzz import SEEDS, mutate
 from tests.pipeline.worlds import Library
 
 
@@ -37,10 +39,27 @@ def fill(library: Library, *names: str) -> None:
         library.world.put(name, name.encode())
 
 
-@pytest.mark.parametrize("seed", range(5))
+def refuse(monkeypatch: pytest.MonkeyPatch, closed: Collection[bytes]) -> None:
+    """Let nobody ask for the files of these names, as long as they are in it."""
+    original = FakeSource.head
+
+    def head(self: FakeSource, key: bytes) -> Entry | None:
+        if key in closed:
+            raise AccessDenied(f"403 on {key.decode()}")
+        return original(self, key)
+
+    monkeypatch.setattr(FakeSource, "head", head)
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
 @pytest.mark.parametrize("order", ["bytes", "shuffled", "broken"])
-def test_what_a_plan_counts_is_what_the_next_run_does(library: Library, order: Any, seed: int) -> None:
+def test_what_a_plan_counts_is_what_the_next_run_does(
+    library: Library, order: Any, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chance = random.Random(f"plan {order}{seed}")
+    monkeypatch.setattr("mixpeek_dagster.pipeline.merge.SURE_DELETES", chance.choice([2, 100]))
+    closed = set[bytes]()
+    refuse(monkeypatch, closed)
     world, alive = library.world, list[str]()
     world.order, world.page_size, world.repeats = order, chance.randrange(1, 9), chance.choice([0, 0, 2])
     for _ in range(10):
@@ -59,11 +78,14 @@ def test_what_a_plan_counts_is_what_the_next_run_does(library: Library, order: A
             library.configure(reconcile={name: chance.random() < 0.7 for name in sorted(options)})
         library.configure(max_objects_per_run=chance.choice([3, 100_000, 100_000]))
         world.hidden = {name.encode() for name in alive if chance.random() < 0.1}
+        if chance.random() < 0.3:
+            closed.clear()
+            closed.update(key for key in map(str.encode, library.keys()) if chance.random() < 0.3)
         if chance.random() < 0.1:
             world.files.clear()
             alive.clear()
         if chance.random() < 0.2:
-            library.set_sync(confirm_deletes=True)
+            library.set_sync(confirmed_deletes=chance.choice([1, 5, 1000]))
         if chance.random() < 0.3:
             library.advance(budget_s=0)  # a pass may be under way when a plan is made
         expected = plan(library)
@@ -71,7 +93,7 @@ def test_what_a_plan_counts_is_what_the_next_run_does(library: Library, order: A
         progress = library.poll()
         assert untimed(expected.counters) == untimed(progress.counters)
         assert expected.to_extract == in_batches(library) - queued
-        assert expected.error is None
+        assert expected.error == progress.error
 
 
 def in_batches(library: Library) -> int:
@@ -103,8 +125,26 @@ def test_a_mass_delete_is_announced_as_held(library: Library) -> None:
     made = plan(library)
     assert (made.counters.held, made.counters.deleted) == (150, 0)
     assert library.world.calls["head"] == 0
-    library.set_sync(confirm_deletes=True)
+    library.set_sync(confirmed_deletes=150)
     assert (plan(library).counters.held, plan(library).counters.deleted) == (0, 150)
+
+
+def test_a_plan_of_filters_that_no_longer_take_most_files_asks(library: Library) -> None:
+    fill(library, *(f"f{number:03d}.txt" for number in range(300)))
+    library.poll()
+    library.configure(file_filters={"include_patterns": ["*.tXt"]})
+    made = plan(library)
+    assert (made.counters.held, made.counters.deleted) == (300, 0)
+    library.set_sync(confirmed_deletes=300)
+    made = plan(library)
+    assert (made.counters.held, made.counters.deleted) == (0, 300)
+    library.world.page_size = 100
+    library.configure(file_filters={"include_patterns": ["*5.txt", "*9.txt"]})
+    for _ in range(3):
+        assert not library.advance(budget_s=0).finished  # type: ignore[union-attr]
+        made = plan(library)
+        assert (made.counters.held, made.counters.deleted) == (0, 240)
+    assert untimed(library.poll().counters) == untimed(made.counters)
 
 
 def test_a_renamed_file_is_recognised_by_its_etag(library: Library) -> None:
@@ -159,6 +199,43 @@ def test_a_listing_that_fails_is_told_and_a_plan_has_a_budget(library: Library) 
     assert (made.error, made.is_complete, made.counters.listed) == (None, False, 1)
     library.set_sync(status=SyncStatus.SUSPENDED)
     assert plan(library).counters.new == 3, "also of a sync that is paused"
+
+
+def test_a_missing_file_that_may_not_be_asked_for_is_told(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(library, "a.txt", "b.txt", "c.txt")
+    library.poll()
+    refuse(monkeypatch, {b"a.txt"})
+    for name in ("a.txt", "b.txt"):
+        library.world.delete(name)
+    made = plan(library)
+    assert (made.error, made.is_complete, made.counters.deleted) == ("403 on a.txt", True, 1)
+    progress = library.poll()
+    assert (progress.error, untimed(progress.counters)) == (made.error, untimed(made.counters))
+
+
+def test_a_plan_whose_time_is_over_asks_for_no_more_missing_files(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(library, *(f"f{number:04d}.txt" for number in range(1000)))
+    library.poll()
+    for number in range(180):
+        library.world.delete(f"f{number:04d}.txt")
+    made = plan(library, budget_s=0)
+    assert (library.world.calls["head"], made.counters.listed, made.counters.deleted) == (0, 820, 0)
+    assert not made.is_complete
+    now = [0.0]
+
+    def slow(name: str) -> None:
+        now[0] += name == "head"
+
+    library.world.before = slow
+    monkeypatch.setattr("mixpeek_dagster.pipeline.plans.time.monotonic", lambda: now[0])
+    made = plan(library, budget_s=10)
+    assert not made.is_complete
+    assert 0 < made.counters.deleted < 180
+    made = plan(library, budget_s=500)
+    assert (made.is_complete, made.counters.deleted) == (True, 180)
+    library.configure(file_filters={"exclude_patterns": ["f09*"]}, reconcile={"on_delete": False})
+    made = plan(library, budget_s=0)
+    assert (made.is_complete, made.counters.deleted) == (True, 100), "for these nobody has to ask"
 
 
 @pytest.mark.parametrize("order", ["bytes", "unordered"])

@@ -1,11 +1,19 @@
 """Parts whose run ended without a word, vanished, or never came."""
 
+import os
+import time
+from functools import partial
+
 import pytest
 
+from mixpeek_dagster.errors import AccessDenied, ProviderDown
 from mixpeek_dagster.models.batches import BatchStatus, PartStatus
+from mixpeek_dagster.models.uploads import UploadCreate
 from mixpeek_dagster.pipeline.batches import MAX_STALLS, open_step
 from mixpeek_dagster.pipeline.extraction import run_step
 from mixpeek_dagster.pipeline.reconcile import GRACE_S, RunState, reconcile, run_ended
+from mixpeek_dagster.pipeline.uploads import announce
+from mixpeek_dagster.pipeline.warehouse import Warehouse
 from tests.catalog.worlds import feature
 from tests.pipeline.worlds import NOW, Library
 
@@ -156,3 +164,61 @@ def test_a_batch_whose_only_collection_was_disabled_ends_without_documents(libra
     done = reconcile(library.warehouse, lambda _: RunState.UNKNOWN)
     (batch,) = library.batches()
     assert (done.parts, batch.status, batch.documents_written) == (1, BatchStatus.COMPLETED, 0)
+
+
+def announced(library: Library, *names: str) -> list[str]:
+    """Uploads that nobody confirmed, until long after their end; their keys."""
+    bodies = [UploadCreate.model_validate({"filename": name, "content_type": "text/plain"}) for name in names]
+    made = announce(library.warehouse, library.bucket, bodies)
+    library.clock.move(100_000)
+    return [one.landing_key for one in made]
+
+
+def test_a_blob_store_that_refuses_a_delete_holds_nothing_else_up(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = announced(library, "a.txt", "b.txt", "c.txt")
+    blobs, healed = library.warehouse.blobs, []
+
+    def heal(_: Warehouse) -> int:
+        healed.append("removals")
+        return 1
+
+    monkeypatch.setattr("mixpeek_dagster.pipeline.reconcile.finish_removals", heal)
+
+    def refuse(key: str, *, error: Exception) -> None:
+        if key == keys[1]:
+            raise error
+        delete(key)
+
+    delete = blobs.delete
+    for error in (AccessDenied("The store refused."), PermissionError(13, "Permission denied")):
+        monkeypatch.setattr(blobs, "delete", partial(refuse, error=error))
+        done = reconcile(library.warehouse, lambda _: RunState.ALIVE)
+        assert str(error) in done.words
+    assert healed == ["removals", "removals"]
+    monkeypatch.setattr(blobs, "delete", delete)
+    assert [reconcile(library.warehouse, lambda _: RunState.ALIVE).uploads for _ in range(2)] == [1, 0]
+
+
+def test_a_blob_store_that_is_down_is_asked_once_and_holds_nothing_else_up(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    announced(library, "a.txt", "b.txt", "c.txt")
+    asked: list[str] = []
+
+    def down(key: str) -> None:
+        asked.append(key)
+        raise ProviderDown("The store did not answer.")
+
+    monkeypatch.setattr(library.warehouse.blobs, "delete", down)
+    assert "did not answer" in reconcile(library.warehouse, lambda _: RunState.ALIVE).words
+    assert len(asked) == 1
+
+
+def test_what_killed_uploads_left_is_removed_after_a_day(library: Library) -> None:
+    parts = library.warehouse.settings.home / "blobs" / ".parts"
+    parts.mkdir(parents=True)
+    for name, age_s in (("old", 100_000), ("new", 10)):
+        (parts / name).write_bytes(b"x")
+        os.utime(parts / name, (time.time() - age_s,) * 2)
+    reconcile(library.warehouse, lambda _: RunState.ALIVE)
+    assert [part.name for part in parts.iterdir()] == ["new"]

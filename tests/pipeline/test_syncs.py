@@ -3,22 +3,28 @@
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mixpeek_dagster.catalog.syncs import KeyState, SourceKey
+from mixpeek_dagster.catalog.syncs import JobRow, KeyState, SourceKey, SyncRecords
 from mixpeek_dagster.errors import AccessDenied, Archived, BadListing, ProviderDown
 from mixpeek_dagster.models.batches import BatchStatus
+from mixpeek_dagster.models.ids import SyncId, SyncJobId
 from mixpeek_dagster.models.objects import MAX_TRIES, ObjectStatus, StoredObject
-from mixpeek_dagster.models.syncs import Phase, SyncStatus
+from mixpeek_dagster.models.syncs import Phase, Sync, SyncStatus
+from mixpeek_dagster.pipeline.cascade import delete_bucket
 from mixpeek_dagster.pipeline.creation import create_sync
+from mixpeek_dagster.pipeline.merge import config_hash
 from mixpeek_dagster.pipeline.plans import plan_sync
-from mixpeek_dagster.pipeline.sync_control import delete_sync, give_up, requeue
+from mixpeek_dagster.pipeline.sync_control import confirm_deletes, delete_sync, give_up, pause, requeue, resume, trigger
 from mixpeek_dagster.pipeline.sync_reports import DEAD, dead_letters
 from mixpeek_dagster.pipeline.syncs import LOCK_S, advance
 from mixpeek_dagster.pipeline.warehouse import Warehouse
+from mixpeek_dagster.storage.provider import Entry
+from mixpeek_dagster.testing import FakeSource
 from tests.pipeline.worlds import NOW, Library
 
 
@@ -31,10 +37,30 @@ def many(count: int) -> list[str]:
     return [f"f{number:05d}.txt" for number in range(count)]
 
 
+def confirm(library: Library) -> int:
+    """Allow what the last pass held back."""
+    with library.warehouse.catalog.transaction() as records:
+        return confirm_deletes(records, library.now(), now=library.warehouse.now())
+
+
 def items(library: Library) -> list[list[str]]:
     """The object ids of every batch, oldest batch first."""
     with library.warehouse.catalog.reading() as records:
         return [[item for _, item in records.batches.items(batch.batch_id)] for batch in library.batches()]
+
+
+@pytest.fixture
+def refuse(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Refuse to be asked for the files whose names begin so; of none, once more for an empty name."""
+    original, closed = FakeSource.head, [""]
+
+    def head(self: FakeSource, key: bytes) -> Entry | None:
+        if closed[0] and key.startswith(closed[0].encode()):
+            raise AccessDenied(f"403 on {key.decode()}")
+        return original(self, key)
+
+    monkeypatch.setattr(FakeSource, "head", head)
+    return lambda name: closed.__setitem__(0, name)
 
 
 # What a pass sees
@@ -221,7 +247,7 @@ def test_a_mass_delete_is_held_until_it_is_confirmed(library: Library) -> None:
     assert library.poll().counters.held == 121
     assert library.poll().counters.held == 121, "it is still held in the next pass"
     assert len(library.objects()) == 600
-    library.set_sync(confirm_deletes=True)
+    confirm(library)
     progress = library.poll()
     assert (progress.counters.deleted, progress.counters.held) == (121, 0)
     library.assert_follows_source()
@@ -247,9 +273,60 @@ def test_more_than_five_hundred_confirmed_deletes_all_go(library: Library) -> No
     for name in many(1200):
         library.world.delete(name)
     library.poll()
-    library.set_sync(confirm_deletes=True)
+    confirm(library)
     assert library.poll().counters.deleted == 1200
     library.assert_follows_source()
+
+
+def test_keys_are_counted_once_a_pass_however_many_go(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting reads every key of the sync."""
+    counted: list[SyncId] = []
+    original = SyncRecords.count_keys
+
+    def count_keys(self: SyncRecords, sync_id: SyncId) -> dict[KeyState, int]:
+        counted.append(sync_id)
+        return original(self, sync_id)
+
+    monkeypatch.setattr(SyncRecords, "count_keys", count_keys)
+    fill(library, *many(2600))
+    library.poll()
+    assert counted == [], "nothing is missing"
+    for name in many(2500):
+        library.world.delete(name)
+    library.poll()
+    confirm(library)
+    counted.clear()
+    assert library.poll().counters.deleted == 2500
+    assert len(counted) == 1
+
+
+def test_a_confirmation_is_for_as_many_deletes_as_were_held(library: Library) -> None:
+    fill(library, *many(1000))
+    library.poll()
+    for name in many(300):
+        library.world.delete(name)
+    library.poll()
+    assert confirm(library) == 300
+    for name in many(990)[300:]:
+        library.world.delete(name)
+    progress = library.poll()
+    assert (progress.counters.deleted, progress.counters.held) == (0, 990)
+    assert len(library.objects()) == 1000
+    assert confirm(library) == 990
+    assert library.poll().counters.deleted == 990
+    library.assert_follows_source()
+
+
+def test_a_source_that_vanishes_after_a_confirmation_keeps_its_objects(library: Library) -> None:
+    fill(library, *many(1000))
+    library.poll()
+    for name in many(300):
+        library.world.delete(name)
+    library.poll()
+    confirm(library)
+    library.world.files.clear()
+    assert library.poll().counters.held == 1000
+    assert len(library.objects()) == 1000
 
 
 @pytest.mark.parametrize("error", [BadListing("cut short"), ProviderDown("503"), AccessDenied("403")], ids=repr)
@@ -296,6 +373,50 @@ def test_access_refused_while_asking_for_missing_files_deletes_nothing(library: 
     library.world.before = lambda _: None
     assert library.poll().counters.deleted == 1
     library.assert_follows_source()
+
+
+def test_a_missing_file_that_may_not_be_asked_for_keeps_its_object_and_stops_nothing(
+    library: Library, refuse: Callable[[str], None]
+) -> None:
+    fill(library, "a.txt", "b.txt", "c.txt")
+    library.poll()
+    refuse("a.txt")
+    for name in ("a.txt", "b.txt"):
+        library.world.delete(name)
+    for number in range(3):
+        fill(library, f"new{number}.txt")
+        progress = library.poll()
+        assert (progress.finished, progress.error) == (True, "403 on a.txt")
+        assert progress.counters.new == 1
+        assert progress.counters.deleted == (number == 0), "b.txt goes, and a.txt is asked for again each time"
+    assert set(library.objects()) == {"a.txt", "c.txt", "new0.txt", "new1.txt", "new2.txt"}
+    assert library.keys()["a.txt"] is KeyState.MISSING
+    sync = library.now()
+    assert (sync.last_error, sync.cursor.phase, sync.consecutive_failures) == ("403 on a.txt", Phase.IDLE, 0)
+    refuse("")
+    assert library.poll().counters.deleted == 1
+    assert library.now().last_error is None
+    library.assert_follows_source()
+
+
+@pytest.mark.parametrize("order", ["bytes", "shuffled"])
+def test_more_files_that_may_not_be_asked_for_than_are_asked_at_once_do_not_hide_the_others(
+    library: Library, refuse: Callable[[str], None], order: Any
+) -> None:
+    library.world.order = order
+    fill(library, *(f"closed/{name}" for name in many(600)), *many(700))
+    library.poll()
+    refuse("closed/")
+    library.world.files.clear()
+    fill(library, "new.txt")
+    assert library.poll().counters.held == 1300
+    confirm(library)
+    for _ in range(3):
+        assert not library.advance(budget_s=0).finished  # type: ignore[union-attr]
+    progress = library.poll()
+    assert (progress.counters.deleted, progress.finished) == (700, True)
+    assert progress.error == "403 on closed/f00000.txt (599 other missing files are refused, too; their objects stay)"
+    assert len(library.objects()) == 601
 
 
 @pytest.mark.parametrize("order", ["bytes", "shuffled", "broken"])
@@ -364,6 +485,70 @@ def test_filters_that_change_add_and_remove_objects(library: Library) -> None:
     library.configure(file_filters={})
     library.poll()
     library.assert_follows_source()
+
+
+@pytest.mark.parametrize("order", ["bytes", "shuffled", "broken"])
+def test_filters_that_no_longer_take_most_files_ask_before_objects_go(library: Library, order: Any) -> None:
+    library.world.order, library.world.page_size, library.world.repeats = order, 70, 0 if order == "bytes" else 3
+    fill(library, *many(400), "a.md")
+    library.cycle()
+    before = library.objects()
+    library.configure(file_filters={"include_patterns": ["*.tXt", "*.md"]})
+    for _ in range(2):
+        progress = library.poll()
+        assert (progress.counters.deleted, progress.counters.held) == (0, 400)
+        assert "no longer taken" in (library.now().last_error or "")
+    assert library.objects() == before
+    library.configure(file_filters={"include_patterns": ["*.txt", "*.md"]})
+    progress = library.poll()
+    assert (progress.counters.held, progress.counters.changed, library.now().last_error) == (0, 0, None)
+    assert library.objects() == before
+    library.assert_follows_source()
+    library.configure(file_filters={"include_patterns": ["*.md"]})
+    library.poll()
+    assert confirm(library) == 400
+    assert library.poll().counters.deleted == 400
+    assert library.world.calls["head"] == 0, "the listing names them: nobody has to ask"
+    assert list(library.keys()) == ["a.md"]
+    library.assert_exact()
+
+
+def test_filters_that_take_nothing_any_more_ask_however_few_files_there_are(library: Library) -> None:
+    fill(library, *many(5))
+    library.poll()
+    library.configure(file_filters={"extensions": ["text"]})
+    assert library.poll().counters.held == 5
+    assert len(library.objects()) == 5
+
+
+def test_a_file_that_is_taken_again_keeps_its_object_though_updates_are_not_wanted(library: Library) -> None:
+    fill(library, *many(150))
+    library.poll()
+    library.configure(file_filters={"extensions": ["md"]}, reconcile={"on_update": False})
+    assert library.poll().counters.held == 150
+    for name in many(150):
+        library.world.put(name, b"edited")
+    library.configure(file_filters={})
+    progress = library.poll()
+    assert (progress.counters.deleted, progress.counters.changed, progress.counters.held) == (0, 0, 0)
+    assert len(library.objects()) == 150
+    library.configure(reconcile={})
+    assert library.poll().counters.changed == 150
+    library.assert_follows_source()
+
+
+def test_held_files_stay_once_drift_is_not_reconciled_any_more(library: Library) -> None:
+    fill(library, *many(150))
+    library.poll()
+    library.configure(file_filters={"extensions": ["md"]})
+    assert library.poll().counters.held == 150
+    library.configure(reconcile={"on_filter_drift": False})
+    progress = library.poll()
+    assert (progress.counters.deleted, progress.counters.held, library.now().last_error) == (0, 0, None)
+    assert set(library.keys().values()) == {KeyState.LIVE}
+    for name in many(149):
+        library.world.delete(name)
+    assert library.poll().counters.held == 149, "files that are really gone are another matter"
 
 
 def test_another_source_path_takes_away_what_is_not_below_it(library: Library) -> None:
@@ -498,6 +683,101 @@ def test_a_full_pass_looks_at_every_file_again(library: Library) -> None:
     library.set_sync(pending_full=True, triggered_at=NOW)
     assert library.poll().counters.failed == 2
     assert library.poll().counters.failed == 0
+
+
+def asks(library: Library, *, full: bool = False, sync: Sync | None = None) -> SyncJobId:
+    """Ask for a pass, as somebody who last read the sync as `sync`."""
+    with library.warehouse.catalog.transaction() as records:
+        return trigger(records, sync or library.now(), full=full, now=library.warehouse.now())
+
+
+def job(library: Library, job_id: SyncJobId) -> JobRow:
+    with library.warehouse.catalog.reading() as records:
+        return records.syncs.job(library.sync.sync_id, job_id)
+
+
+def test_a_full_pass_that_was_asked_for_stays_asked_for_when_a_plain_one_is(library: Library) -> None:
+    library.poll()
+    before = library.now()
+    asks(library, full=True)
+    asks(library, sync=before)
+    assert library.now().pending_full
+    library.poll()
+    assert not library.now().pending_full
+
+
+def just_before_a_pass_begins(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
+    """Let something happen once, after the next call has read the sync, and before it records that a pass begins."""
+    left = [happens]
+
+    def hash_then(*arguments: Any, **named: Any) -> str:
+        if left:
+            left.pop()()
+        return config_hash(*arguments, **named)
+
+    monkeypatch.setattr("mixpeek_dagster.pipeline.syncs.config_hash", hash_then)
+
+
+def test_a_full_pass_asked_for_while_one_begins_is_that_one(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs(library, "title")
+    fill(library, "a.txt", "b.txt")
+    library.poll()
+    asked: list[SyncJobId] = []
+    just_before_a_pass_begins(monkeypatch, lambda: asked.append(asks(library, full=True)))
+    assert library.poll().counters.failed == 2, "every file was looked at again"
+    assert job(library, asked[0]).status == "completed"
+    assert (library.now().pending_full, library.now().triggered_at) == (False, None)
+
+
+@pytest.mark.parametrize("mode", ["continuous", "initial_only"])
+def test_a_pass_asked_for_during_one_that_fails_for_a_while_follows_it_at_once(library: Library, mode: str) -> None:
+    library.configure(sync_mode=mode)
+    library.world.page_size = 1
+    fill(library, "a.txt", "b.txt", "c.txt")
+    library.advance(budget_s=0)
+    asked = asks(library, full=True)
+
+    def down(_: str) -> None:
+        raise ProviderDown("503")
+
+    library.world.before = down
+    assert library.advance(force=False).error == "503"  # type: ignore[union-attr]
+    assert library.advance(force=False) is None, "it waits before it tries again"
+    library.world.before = lambda _: None
+    library.clock.move(60)
+    assert library.advance(force=False).finished  # type: ignore[union-attr]
+    assert job(library, asked).started_at is None
+    assert library.advance(force=False).finished  # type: ignore[union-attr]
+    assert job(library, asked).status == "completed"
+    assert not library.now().pending_full
+    assert library.advance(force=False) is None
+
+
+def test_a_full_pass_asked_for_between_the_runs_of_a_long_one_follows_its_last_run(library: Library) -> None:
+    library.configure(max_objects_per_run=2)
+    fill(library, *many(5))
+    library.advance()
+    asked = asks(library, full=True)
+    for _ in range(2):
+        assert library.advance(force=False).finished  # type: ignore[union-attr]
+        assert job(library, asked).started_at is None, "the rest of the pass that was under way is not that one"
+    assert library.now().passes == 1
+    assert library.advance(force=False).finished  # type: ignore[union-attr]
+    assert job(library, asked).status == "completed"
+    assert not library.now().pending_full
+    assert library.advance(force=False) is None
+
+
+def test_deletes_confirmed_while_a_pass_begins_are_made_by_it(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(library, *many(300))
+    library.poll()
+    for name in many(200):
+        library.world.delete(name)
+    library.poll()
+    just_before_a_pass_begins(monkeypatch, lambda: confirm(library))
+    assert library.poll().counters.deleted == 200
+    assert library.now().confirmed_deletes == 0
+    library.assert_follows_source()
 
 
 def needs(library: Library, *names: str) -> None:
@@ -767,6 +1047,42 @@ def test_two_threads_of_one_process_make_one_pass(library: Library) -> None:
     library.assert_follows_source()
 
 
+@pytest.mark.timeout(60)
+def test_a_thread_that_waited_longer_than_its_lock_holds_makes_no_page_beside_another(library: Library) -> None:
+    library.world.page_size = 1
+    fill(library, *many(8))
+    waits = {name: threading.Event() for name in ("slow", "other")}
+    goes = {name: threading.Event() for name in ("slow", "other")}
+    listed, done = dict.fromkeys(waits, 0), dict[str, Any]()
+
+    def wait(name: str) -> None:
+        thread = threading.current_thread().name
+        listed[thread] += name == "list"
+        if listed[thread] == {"slow": 2, "other": 3}[thread]:
+            waits[thread].set()
+            assert goes[thread].wait(20)
+
+    def work(name: str) -> None:
+        done[name] = advance(library.warehouse, library.sync.sync_id, budget_s=30, force=True)
+
+    library.world.before = wait
+    threads = {name: threading.Thread(target=work, args=(name,), name=name) for name in waits}
+    threads["slow"].start()
+    assert waits["slow"].wait(20)
+    library.clock.move(LOCK_S + 1)
+    threads["other"].start()
+    assert waits["other"].wait(20)
+    goes["slow"].set()
+    threads["slow"].join(20)
+    assert (done["slow"], listed["slow"]) == (None, 2), "it has lost the lock, though it is of the same process"
+    assert library.now().locked_by is not None
+    goes["other"].set()
+    threads["other"].join(20)
+    assert done["other"].finished
+    assert library.now().passes == 1
+    library.assert_follows_source()
+
+
 def test_a_pass_whose_lock_was_taken_over_records_nothing_more(library: Library) -> None:
     library.world.page_size = 2
     fill(library, *many(6))
@@ -783,16 +1099,82 @@ def test_a_pass_whose_lock_was_taken_over_records_nothing_more(library: Library)
     assert library.now().locked_by == "thief:1"
 
 
-def test_a_pause_during_a_pass_outlives_it(library: Library) -> None:
-    fill(library, *many(3))
+def paused_when(library: Library, method: str, *, calls: int) -> None:
+    """Pause the sync while its source is being called so for the n-th time."""
 
-    def pause(_: str) -> None:
-        library.set_sync(status=SyncStatus.SUSPENDED)
+    def pause(name: str) -> None:
+        if name == method and library.world.calls[name] == calls:
+            library.set_sync(status=SyncStatus.SUSPENDED)
 
+    library.world.calls.clear()
     library.world.before = pause
-    library.poll()
+
+
+def test_a_pause_ends_a_pass_after_the_page_that_is_being_taken(library: Library) -> None:
+    library.world.page_size = 1
+    fill(library, *many(6))
+    paused_when(library, "list", calls=2)
+    progress = library.advance(budget_s=3600)
+    assert progress is not None
+    assert (progress.finished, progress.error, library.world.calls["list"], len(library.objects())) == (False, None, 2, 2)
     assert library.now().status is SyncStatus.SUSPENDED
     assert library.advance() is None
+    with library.warehouse.catalog.transaction() as records:
+        resume(records, library.now(), now=library.warehouse.now())
+    library.poll()
+    assert library.world.calls["list"] == 6, "it goes on where it was"
+    library.assert_follows_source()
+
+
+def test_a_pause_ends_deletes_after_those_that_are_being_made(library: Library) -> None:
+    fill(library, *many(1300))
+    library.poll()
+    for name in many(1200):
+        library.world.delete(name)
+    library.poll()
+    confirm(library)
+    paused_when(library, "head", calls=3)
+    progress = library.advance()
+    assert progress is not None
+    assert not progress.finished
+    assert len(library.objects()) == 800
+    assert library.advance() is None
+
+
+def test_a_pause_during_the_last_page_outlives_the_pass(library: Library) -> None:
+    fill(library, *many(3))
+    paused_when(library, "list", calls=1)
+    assert not library.advance().finished  # type: ignore[union-attr]
+    assert library.now().status is SyncStatus.SUSPENDED
+    assert library.advance() is None
+
+
+@pytest.mark.parametrize("fails", [True, False])
+@pytest.mark.parametrize("end", ["the sync is deleted", "the bucket is deleted", "the lock is taken over"])
+@pytest.mark.parametrize("page", [1, 2])
+def test_a_pass_whose_sync_is_taken_from_it_ends_quietly(library: Library, page: int, end: str, fails: bool) -> None:
+    library.world.page_size = 2
+    fill(library, *many(6))
+
+    def take(_: str) -> None:
+        if library.world.calls["list"] < page:
+            return
+        if end == "the bucket is deleted":
+            whole = {"bucket_id": library.bucket.bucket_id, "namespace_id": library.namespace.namespace_id}
+            delete_bucket(library.warehouse, whole)
+        with library.warehouse.catalog.transaction() as records:
+            if end == "the sync is deleted":
+                records.syncs.remove(library.sync.sync_id)
+            else:
+                records.syncs.unlock(library.sync.sync_id)
+        if fails:
+            raise ProviderDown("503")
+
+    library.world.before = take
+    assert library.advance() is None
+    assert len(library.objects()) == (0 if end == "the bucket is deleted" else 2 * (page - 1)), "nothing is recorded any more"
+    if end == "the lock is taken over":
+        assert library.now().last_error is None
 
 
 def test_an_initial_only_sync_makes_one_pass(library: Library) -> None:
@@ -802,6 +1184,35 @@ def test_an_initial_only_sync_makes_one_pass(library: Library) -> None:
     assert library.now().status is SyncStatus.COMPLETED
     library.clock.move(1e6)
     assert library.advance(force=False) is None
+
+
+def test_an_initial_only_sync_that_is_done_stays_done_when_it_is_paused_and_resumed(library: Library) -> None:
+    library.configure(sync_mode="initial_only")
+    library.world.page_size = 1
+    fill(library, "a.txt", "b.txt")
+
+    def pause_and_resume() -> None:
+        with library.warehouse.catalog.transaction() as records:
+            pause(records, library.now(), now=library.warehouse.now())
+        assert library.advance() is None
+        with library.warehouse.catalog.transaction() as records:
+            resume(records, library.now(), now=library.warehouse.now())
+
+    pause_and_resume()
+    assert library.now().status is SyncStatus.PENDING
+    library.advance(budget_s=0)
+    pause_and_resume()
+    assert library.advance(force=False).finished, "its only pass goes on"  # type: ignore[union-attr]
+    fill(library, "later.txt")
+    pause_and_resume()
+    assert library.now().status is SyncStatus.COMPLETED
+    assert library.advance(force=False) is None
+    assert set(library.objects()) == {"a.txt", "b.txt"}
+    asks(library)
+    pause_and_resume()
+    assert library.advance(force=False) is not None, "a pass that was asked for is made"
+    library.poll()
+    library.assert_follows_source()
 
 
 def test_a_continuous_sync_waits_for_its_interval(library: Library) -> None:
@@ -973,3 +1384,74 @@ def test_drafts_that_a_sync_was_not_to_submit_outlive_it(library: Library) -> No
 def delete(library: Library) -> None:
     with library.warehouse.catalog.transaction() as records:
         delete_sync(records, library.warehouse, library.now(), now=library.warehouse.now())
+
+
+def test_other_files_in_place_of_all_that_there_were_are_not_believed(library: Library) -> None:
+    """So it looks when credentials are those of another account."""
+    fill(library, "a.txt", "b.txt", "c.txt")
+    library.cycle()
+    kept = dict(library.world.files)
+    library.world.files.clear()
+    fill(library, "theirs.txt")
+    counters = library.poll().counters
+    assert (counters.new, counters.deleted, counters.held) == (1, 0, 3)
+    assert "nothing was deleted" in str(library.now().last_error)
+    library.world.files.update(kept)
+    assert library.poll().counters.held == 0
+    library.assert_follows_source()
+
+
+@pytest.mark.parametrize("config", [{"max_deleted_ratio": 1.0}, {}], ids=["allowed", "confirmed"])
+def test_a_source_may_be_filled_anew(library: Library, config: dict[str, Any]) -> None:
+    library.configure(**config)
+    fill(library, "a.txt", "b.txt")
+    library.cycle()
+    library.world.files.clear()
+    fill(library, "c.txt", "d.txt")
+    library.poll()
+    if not config:
+        library.set_sync(confirmed_deletes=2)
+        library.poll()
+    library.assert_follows_source()
+
+
+def test_the_only_file_may_be_renamed(library: Library) -> None:
+    fill(library, "a.txt")
+    library.cycle()
+    library.world.files.clear()
+    fill(library, "b.txt")
+    assert library.poll().counters.deleted == 1
+    library.assert_follows_source()
+
+
+def test_what_nobody_expected_is_recorded_on_the_sync_and_tried_again_later(library: Library) -> None:
+    fill(library, "a.txt")
+    library.cycle()
+
+    def broken(name: str) -> None:
+        if name == "list":
+            raise KeyError("surprise")
+
+    library.world.before = broken
+    progress = library.advance()
+    assert progress is not None
+    assert not progress.finished
+    now = library.now()
+    assert "KeyError: 'surprise'" in str(now.last_error)
+    assert "report it" in str(now.last_error)
+    assert (now.consecutive_failures, now.status) == (1, SyncStatus.ACTIVE)
+    assert str(now.next_pass_at) > library.warehouse.now()
+    library.world.before = lambda _: None
+    fill(library, "b.txt")
+    library.poll()
+    library.assert_follows_source()
+
+
+@pytest.mark.parametrize(("asked", "waits"), [(120.0, 120.0), (1.0, 10.0), (1e9, 3600.0), (None, 10.0)])
+def test_a_provider_is_left_alone_for_as_long_as_it_asks(library: Library, asked: float | None, waits: float) -> None:
+    def busy(name: str) -> None:
+        raise ProviderDown("429", retry_after_s=asked)
+
+    library.world.before = busy
+    library.advance()
+    assert library.now().next_pass_at == library.warehouse.now(plus_s=waits)

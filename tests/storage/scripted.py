@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,13 +25,15 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answer:
-    """What to say. `cut` closes the connection after that many bytes of the body; `length` announces another length."""
+    """What to say. `cut` closes the connection after that many bytes of the body; `length` announces another length; `drip_s` are
+    the seconds before every byte of the body."""
 
     status: int = 200
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     cut: int | None = None
     length: int | None = None
+    drip_s: float = 0.0
 
 
 def part_of(body: bytes, asked: Asked) -> Answer:
@@ -62,6 +65,7 @@ def scripted(answer: Callable[[Asked], Answer]) -> Iterator[Scripted]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version: ClassVar[str] = "HTTP/1.1"  # type: ignore[misc]  # the stub has it as an instance variable
+        disable_nagle_algorithm: ClassVar[bool] = True  # else a body waits 40 ms behind its headers
 
         def _respond(self) -> None:
             parts = urlsplit(self.path)
@@ -79,9 +83,17 @@ def scripted(answer: Callable[[Asked], Answer]) -> Iterator[Scripted]:
             self.end_headers()
             if self.command != "HEAD":
                 with contextlib.suppress(OSError):  # the client may have hung up
-                    self.wfile.write(said.body[: said.cut])
+                    self._send_body(said)
             if said.cut is not None or said.length is not None:
                 self.close_connection = True
+
+        def _send_body(self, said: Answer) -> None:
+            if not said.drip_s:
+                self.wfile.write(said.body[: said.cut])
+                return
+            for byte in said.body[: said.cut]:
+                time.sleep(said.drip_s)
+                self.wfile.write(bytes([byte]))
 
         do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _respond  # the names that http.server calls
 

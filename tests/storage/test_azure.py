@@ -1,16 +1,25 @@
 """Azure Blob Storage, against azurite and scripted answers."""
 
+import base64
+import hashlib
+import hmac
+import json
+import time
+from dataclasses import replace
 from email.utils import formatdate
+from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote, urlencode
 
 import pytest
 
 from mixpeek_dagster.errors import AccessDenied, Archived, BadListing, Changed, Invalid, ProviderDown, WrongConnection
-from mixpeek_dagster.storage import azure
+from mixpeek_dagster.settings import Settings
+from mixpeek_dagster.storage import azure_login
 from mixpeek_dagster.storage.azure import API_VERSION, AzureSource, sign
 from mixpeek_dagster.storage.connect import open_source
 from mixpeek_dagster.storage.http import Backoff, Http, Request, read_all
+from mixpeek_dagster.storage.provider import Entry
 from tests.storage import contract
 from tests.storage.contract import ProviderContract, World, listing
 from tests.storage.scripted import Answer, Asked, Scripted, scripted
@@ -27,8 +36,6 @@ class Account:
     """The other side of azurite: makes containers, puts and deletes blobs."""
 
     def __init__(self, url: str) -> None:
-        import base64
-
         self.url = url
         self._secret = base64.b64decode(KEY)
         self._http = Http(allowed_hosts={"127.0.0.1"})
@@ -128,6 +135,7 @@ LIES = [
     page_xml(BLOB.format("", "")),
     page_xml("<Blob><Name>a</Name></Blob>"),
     b"<Error><Code>x</Code></Error>",
+    page_xml(BLOB.format("a", "<Last-Modified>yesterday</Last-Modified>")),
 ]
 
 
@@ -135,6 +143,16 @@ LIES = [
 def test_an_answer_that_cannot_be_true_is_a_bad_listing(body: bytes) -> None:
     with scripted(lambda _asked: Answer(body=body)) as server, pytest.raises(BadListing):
         source_of(server).list_page()
+
+
+@pytest.mark.parametrize("headers", [{}, {"ETag": '"0x1"', "Last-Modified": "yesterday"}], ids=["another server's", "no date"])
+def test_an_answer_that_is_no_blob_is_down_and_says_so(headers: dict[str, str]) -> None:
+    with scripted(lambda _asked: Answer(body=b"<html>", headers=headers)) as server:
+        source = source_of(server)
+        with pytest.raises(ProviderDown, match="endpoint_url"):
+            source.head(b"k")
+        with pytest.raises(Changed), source.open(b"k", if_match=Entry(b"k", 1, "0x2")):
+            pass
 
 
 def test_a_marker_that_leads_to_itself_is_a_bad_listing() -> None:
@@ -163,6 +181,44 @@ def test_errors_are_mapped(status: int, code: str, kind: type[Exception]) -> Non
         source_of(server).open(b"k").__enter__()
 
 
+def sas_of(container: str, permissions: str, *, expires: str = "2099-01-01T00:00:00Z") -> str:
+    """A service SAS of a container, as of version 2020-12-06."""
+    fields = {"sp": permissions, "se": expires, "sv": API_VERSION, "sr": "c"}
+    signed = [permissions, "", expires, f"/blob/{ACCOUNT}/{container}", "", "", "", API_VERSION, "c", *[""] * 7]
+    signature = hmac.new(base64.b64decode(KEY), "\n".join(signed).encode(), hashlib.sha256).digest()
+    return urlencode({**fields, "sig": base64.b64encode(signature).decode()})
+
+
+def test_a_container_can_be_read_with_a_sas_token(azurite: str) -> None:
+    world = azure_world(azurite)
+    assert isinstance(world.source, AzureSource)
+    container = world.source.place.bucket
+    world.put(b"a b?&.txt", b"x")
+
+    def with_token(token: str) -> AzureSource:
+        config = {"endpoint_url": azurite, "account_name": ACCOUNT, "credentials": {"sas_token": token}}
+        source = open_source("azure", config, source_path=container, settings=allow("127.0.0.1"))
+        assert isinstance(source, AzureSource)
+        return source
+
+    for token in (sas_of(container, "rl"), "?" + sas_of(container, "rl")):
+        source = with_token(token)
+        source.check()
+        (entry,) = listing(source, limit=1)
+        assert source.head(entry.key) == entry
+        with source.open(entry.key, if_match=entry) as stream:
+            assert stream.read() == b"x"
+    for token, words in (
+        (sas_of(container, "r"), "permissions r and l"),
+        (sas_of(container, "rl", expires="2020-01-01T00:00:00Z"), "sas_token"),
+        (sas_of("another", "rl"), "sas_token"),
+    ):
+        with pytest.raises(AccessDenied, match=words) as raised:
+            with_token(token).check()
+        assert "sig" not in str(raised.value)
+        assert "sig" not in with_token(token).uri
+
+
 def test_a_managed_identity_brings_its_token(monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(asked: Asked) -> Answer:
         if asked.path == "/metadata/identity/oauth2/token":
@@ -171,7 +227,7 @@ def test_a_managed_identity_brings_its_token(monkeypatch: pytest.MonkeyPatch) ->
         return Answer(body=page_xml("")) if asked.headers["Authorization"] == "Bearer secret" else Answer(403)
 
     with scripted(answer) as server:
-        monkeypatch.setattr(azure, "IDENTITY_HOST", server.host)
+        monkeypatch.setattr(azure_login, "IDENTITY_HOST", server.host)
         config = {
             "account_name": "account",
             "container": "con",
@@ -185,6 +241,50 @@ def test_a_managed_identity_brings_its_token(monkeypatch: pytest.MonkeyPatch) ->
         assert len(server.asked) == 3
 
 
+def token_of(settings: Settings) -> str:
+    config = {"account_name": "account", "container": "con"}
+    source = open_source("azure", config, source_path="", settings=replace(settings, ambient_credentials=True))
+    assert isinstance(source, AzureSource)
+    return source._authorize(Request("GET", "https://host")).headers["Authorization"]
+
+
+def test_the_identity_of_an_app_is_asked_for_where_the_app_is_told_to() -> None:
+    def answer(asked: Asked) -> Answer:
+        assert asked.headers["X-IDENTITY-HEADER"] == "hush"
+        assert asked.query == {"api-version": "2019-08-01", "resource": "https://storage.azure.com/"}
+        return Answer(body=json.dumps({"access_token": "of the app", "expires_on": str(int(time.time()) + 100)}).encode())
+
+    with scripted(answer) as server:
+        environ = {"IDENTITY_ENDPOINT": f"{server.url}/msi/token", "IDENTITY_HEADER": "hush"}
+        settings = Settings.from_env(environ)
+        assert "hush" not in repr(settings)
+        assert token_of(settings) == "Bearer of the app"
+
+
+def test_a_pod_hands_in_the_token_that_kubernetes_gave_it(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+
+    def answer(asked: Asked) -> Answer:
+        given = dict(parse_qsl(asked.body.decode()))
+        assert (asked.path, given["client_id"], given["client_assertion"]) == (
+            "/tenant/oauth2/v2.0/token",
+            "client",
+            "of the pod",
+        )
+        assert (given["scope"], given["grant_type"]) == ("https://storage.azure.com/.default", "client_credentials")
+        return Answer(body=b'{"access_token": "of azure", "expires_in": 3600}')
+
+    with scripted(answer) as server:
+        environ = {"AZURE_FEDERATED_TOKEN_FILE": str(file), "AZURE_TENANT_ID": "tenant", "AZURE_AUTHORITY_HOST": f"{server.url}/"}
+        with pytest.raises(Invalid, match="AZURE_CLIENT_ID"):
+            token_of(Settings.from_env(environ))
+        environ["AZURE_CLIENT_ID"] = "client"
+        with pytest.raises(Invalid, match="AZURE_FEDERATED_TOKEN_FILE"):
+            token_of(Settings.from_env(environ))
+        file.write_text("of the pod")
+        assert token_of(Settings.from_env(environ)) == "Bearer of azure"
+
+
 def test_a_managed_identity_is_the_operators_to_lend() -> None:
     config = {"account_name": "account", "container": "con", "credentials": {"type": "managed_identity"}}
     with pytest.raises(Invalid, match="MIXPEEK_AMBIENT_CREDENTIALS"):
@@ -193,8 +293,21 @@ def test_a_managed_identity_is_the_operators_to_lend() -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [{"container": "con"}, {"account_name": "a b"}, {"account_name": "abc", "credentials": {"account_key": "%"}}]
+    "config",
+    [
+        {"container": "con"},
+        {"account_name": "a b"},
+        {"account_name": "abc", "credentials": {"account_key": "%"}},
+        {"account_name": "abc", "credentials": {"sas_token": "PRIVATE"}},
+        {"account_name": "abc", "credentials": {"sas_token": "https://abc.example/?sv=1&sig=PRIVATE"}},
+        {"account_name": "abc", "credentials": {"sas_token": "sv=1&sig=PRIVATE", "account_key": KEY}},
+        {"account_name": "abc", "credentials": {"type": "sas_token", "account_key": KEY}},
+        {"account_name": "abc", "credentials": {"type": "managed_identity", "account_key": KEY}},
+        {"account_name": "abc", "credentials": {"account_key": ""}},
+        {"account_name": "abc", "credentials": {"sas_token": ""}},
+    ],
 )
 def test_settings_that_do_not_fit_are_invalid(config: dict[str, Any]) -> None:
-    with pytest.raises(Invalid):
+    with pytest.raises(Invalid) as raised:
         open_source("azure", config, source_path="con", settings=allow())
+    assert "PRIVATE" not in str(raised.value)

@@ -241,6 +241,27 @@ def test_a_missing_folder_is_a_wrong_connection(server: Scripted) -> None:
         source.check()
 
 
+def test_a_proxy_that_finds_nothing_is_no_missing_folder() -> None:
+    with scripted(saying(Answer(404, b"<html>not found</html>"))) as server, pytest.raises(ProviderDown, match="404"):
+        source_of(server).check()
+
+
+def test_a_folder_that_a_proxy_does_not_find_is_not_empty(stub: BoxStub) -> None:
+    stub.put(b"a/b.txt", b"x")
+    inner = stub.folder(b"a/b.txt")
+
+    def answer(asked: Asked) -> Answer:
+        return Answer(404, b"<html>") if f"/folders/{inner}/" in asked.path else stub.answer(asked)
+
+    with scripted(answer) as server, pytest.raises(ProviderDown, match="404"):
+        listing(source_of(server))
+
+
+def test_what_box_says_of_a_refused_login_is_told(server: Scripted) -> None:
+    with pytest.raises(AccessDenied, match="invalid_client: The client credentials are invalid"):
+        source_of(server, {**CCG, "client_secret": "wrong-PRIVATE"}).check()
+
+
 Say = Callable[[Asked], Answer]
 
 
@@ -251,10 +272,45 @@ def saying(answer: Answer) -> Say:
     return say
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b'{"entries": [{"type": "file"}]}', b"[]"])
+@pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b'{"entries": [{"type": "file"}]}', b"[]", b"[" * 200_000])
 def test_an_answer_that_cannot_be_true_is_a_bad_listing(body: bytes) -> None:
     with scripted(saying(Answer(body=body))) as server, pytest.raises(BadListing):
         source_of(server).list_page()
+
+
+LISTED = b'{"entries": [{"type": "file", "id": "1", "name": "a", "size": "x"}]}'
+
+
+def test_a_listed_file_of_another_shape_is_a_bad_listing() -> None:
+    with scripted(saying(Answer(body=LISTED))) as server, pytest.raises(BadListing):
+        source_of(server).list_page()
+
+
+OTHERS = [
+    b"",
+    b"<html>",
+    b"[]",
+    b"{}",
+    b'{"id": "1", "name": "a.txt", "path_collection": []}',
+    b'{"id": "2", "name": "a.txt", "path_collection": {"entries": [{"id": "100"}]}}',
+    b"[" * 200_000,
+]
+
+
+@pytest.mark.parametrize("body", OTHERS)
+def test_an_answer_that_is_no_file_is_down_and_says_so(body: bytes) -> None:
+    with scripted(saying(Answer(body=body))) as server:
+        source = source_of(server)
+        with pytest.raises(ProviderDown, match="endpoint_url"):
+            source.head(b"1/a.txt")
+    with scripted(
+        lambda asked: answered(EVENTS) if asked.path.endswith("/events") else saying(Answer(body=body))(asked)
+    ) as server:
+        with pytest.raises(ProviderDown, match="endpoint_url"):
+            source_of(server).news("0")
+
+
+EVENTS = {"entries": [{"event_type": "ITEM_UPLOAD", "source": {"type": "file", "id": "1"}}], "next_stream_position": 1}
 
 
 def test_a_marker_that_leads_to_itself_and_a_broken_token_are_bad_listings() -> None:
@@ -266,7 +322,12 @@ def test_a_marker_that_leads_to_itself_and_a_broken_token_are_bad_listings() -> 
 
 @pytest.mark.parametrize(
     ("answer", "kind"),
-    [(Answer(403), AccessDenied), (Answer(404, b"<html>proxy</html>"), ProviderDown), (Answer(500), ProviderDown)],
+    [
+        (Answer(403), AccessDenied),
+        (Answer(404, b"<html>proxy</html>"), ProviderDown),
+        (Answer(404, b"[" * 60_000), ProviderDown),
+        (Answer(500), ProviderDown),
+    ],
 )
 def test_errors_are_mapped(answer: Answer, kind: type[Exception]) -> None:
     with scripted(saying(answer)) as server:

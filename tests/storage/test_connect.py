@@ -1,6 +1,7 @@
 """From a provider's name and settings to a source."""
 
 import json
+import socket
 from typing import Any
 
 import pytest
@@ -9,10 +10,11 @@ from mixpeek_dagster import plugins
 from mixpeek_dagster.errors import AccessDenied, Invalid, ProviderDown, UnknownName, WrongConnection
 from mixpeek_dagster.storage import s3_credentials
 from mixpeek_dagster.storage.connect import canonical, open_source, read_config
+from mixpeek_dagster.storage.http import Backoff
 from mixpeek_dagster.storage.s3 import S3Source
 from mixpeek_dagster.storage.s3_config import Endpoint, S3Config, endpoint_of
 from tests.storage.scripted import Answer, scripted
-from tests.storage.worlds import allow
+from tests.storage.worlds import account_file, allow
 
 KEYS = {"access_key_id": "AKIA", "secret_access_key": "hush"}
 
@@ -42,6 +44,57 @@ def test_providers_have_several_names(written: str, name: str) -> None:
     assert canonical(written) == name
 
 
+ANSWERING: dict[str, tuple[str, dict[str, Any]]] = {
+    "s3": ("b", {"credentials": KEYS}),
+    "gcs": ("b", {}),
+    "azure": ("c", {"account_name": "acc", "credentials": {"account_key": "YQ=="}}),
+    "box": ("", {"credentials": {"client_id": "a", "client_secret": "s", "access_token": "t"}}),
+    "mux": ("", {"credentials": {"access_token_id": "i", "access_token_secret": "s"}}),
+}
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("provider", ANSWERING)
+def test_the_wait_that_a_provider_asks_for_is_in_its_error(provider: str, status: int) -> None:
+    path, config = ANSWERING[provider]
+    with scripted(lambda _asked: Answer(status, b"", {"Retry-After": "120"})) as server:
+        source = open_source(provider, {**config, "endpoint_url": server.url}, source_path=path, settings=allow(server.host))
+        with pytest.raises(ProviderDown, match="asked again in 120 s") as raised:
+            source.list_page()
+    assert raised.value.retry_after_s == 120
+    assert len(server.asked) == 1, "a longer wait than a pass may wait is left to the next pass"
+
+
+@pytest.mark.parametrize("provider", ANSWERING)
+def test_failed_tls_names_the_settings_that_the_provider_has(provider: str) -> None:
+    path, config = ANSWERING[provider]
+    with scripted(lambda _asked: Answer()) as server:
+        url = server.url.replace("http:", "https:")
+        source = open_source(provider, {**config, "endpoint_url": url}, source_path=path, settings=allow(server.host))
+        with pytest.raises(WrongConnection, match=r"TLS with 127\.0\.0\.1 failed: .* Check endpoint_url") as raised:
+            source.list_page()
+    assert ("verify_ssl" in str(raised.value)) is (provider == "s3")
+
+
+@pytest.mark.parametrize(
+    ("provider", "words"),
+    [("s3", "Check endpoint_url and region"), ("azure", "Check account_name"), ("gcs", "DNS.$"), ("box", "endpoint_url")],
+)
+def test_a_host_that_nobody_knows_names_the_settings_that_lead_to_it(
+    provider: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(*_arguments: object, **_options: object) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    path, config = ANSWERING[provider]
+    more = {"credentials": {"service_account_json": account_file()}} if provider == "gcs" else {}
+    source: Any = open_source(provider, {**config, **more}, source_path=path, settings=allow())
+    source._http.backoff = Backoff(tries=1)
+    with pytest.raises(ProviderDown, match=words):
+        source.list_page()
+
+
 def test_an_unknown_provider_lists_the_known_ones() -> None:
     with pytest.raises(UnknownName, match="azure_blob"):
         open_source("dropbox", {}, source_path="", settings=allow())
@@ -68,6 +121,7 @@ def test_faults_are_named_and_values_are_not() -> None:
         {"type": "access_key", "role_arn": "arn:aws:iam::123456789012:role/x"},
         {"anon_key": "a"},
         {**KEYS, "extra": 1},
+        {"type": "session_token", **KEYS},
     ],
     ids=str,
 )
@@ -183,6 +237,85 @@ def test_backblaze_may_refuse(answer: Answer, kind: type[Exception], monkeypatch
 def test_a_place_that_cannot_be_is_invalid(path: str, connection: dict[str, str]) -> None:
     with pytest.raises(Invalid):
         open_source("s3", {**connection, "credentials": KEYS}, source_path=path, settings=allow())
+
+
+APP = {"client_id": "a", "client_secret": "s", "enterprise_id": "1"}
+PLACES: dict[str, tuple[str, dict[str, Any]]] = {
+    "s3": ("endpoint_url", {"bucket": "b", "credentials": KEYS}),
+    "gcs": ("endpoint_url", {"bucket": "b"}),
+    "azure": ("endpoint_url", {"container": "c", "account_name": "acc", "credentials": {"account_key": "YQ=="}}),
+    "box": ("endpoint_url", {"credentials": APP}),
+    "mux": ("stream_url", {"credentials": {"access_token_id": "i", "access_token_secret": "s"}}),
+}
+
+
+@pytest.mark.parametrize("provider", PLACES)
+@pytest.mark.parametrize(
+    "written", ["https://{}/?sv=2021&sig=PRIVATE", "https://{}/#PRIVATE", "https://user:PRIVATE@{}", "{}?sig=PRIVATE"]
+)
+def test_an_endpoint_that_holds_a_secret_is_refused_and_not_shown(provider: str, written: str) -> None:
+    name, config = PLACES[provider]
+    with pytest.raises(Invalid, match="credentials") as raised:
+        read_config(provider, {**config, name: written.format("host.example")})
+    assert "PRIVATE" not in str(raised.value) + json.dumps(raised.value.details)
+    read_config(provider, {**config, name: "https://host.example/path"})
+
+
+def test_a_queue_that_holds_a_secret_is_refused() -> None:
+    with pytest.raises(Invalid, match="queue_url"):
+        read_config("s3", {"credentials": KEYS, "events": {"queue_url": "https://user:PRIVATE@sqs.example/1/q"}})
+
+
+@pytest.mark.parametrize(
+    ("provider", "endpoint_url", "right"),
+    [
+        ("r2", "https://acc1.r2.cloudflarestorage.com/bkt", "https://acc1.r2.cloudflarestorage.com."),
+        ("s3", "https://s3.eu-west-1.amazonaws.com/bkt/", "https://s3.eu-west-1.amazonaws.com."),
+        ("s3", "minio.example/bkt", "https://minio.example."),
+        ("s3", "https://bkt.s3.eu-west-1.amazonaws.com", "https://s3.eu-west-1.amazonaws.com."),
+        ("r2", "https://bkt.acc1.eu.r2.cloudflarestorage.com", "https://acc1.eu.r2.cloudflarestorage.com."),
+        ("tigris", "https://bkt.fly.storage.tigris.dev", "https://fly.storage.tigris.dev."),
+    ],
+)
+@pytest.mark.parametrize(("path", "bucket"), [("/x", {"bucket": "bkt"}), ("bkt/x", {})], ids=["bucket", "path"])
+def test_an_endpoint_that_holds_the_bucket_is_refused_with_the_remedy(
+    provider: str, endpoint_url: str, right: str, path: str, bucket: dict[str, str]
+) -> None:
+    config = {"endpoint_url": endpoint_url, "credentials": KEYS, **bucket}
+    with pytest.raises(Invalid, match="endpoint_url must not hold the bucket") as raised:
+        open_source(provider, config, source_path=path, settings=allow())
+    assert f"write {right}" in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("provider", "endpoint_url", "bucket"),
+    [
+        ("s3", "https://s3.eu-west-1.amazonaws.com", "s3"),
+        ("supabase", "https://ref.storage.supabase.co/storage/v1/s3", "s3"),
+        ("s3", "https://minio.example", "minio"),
+    ],
+)
+def test_an_endpoint_that_only_looks_like_the_bucket_is_taken(provider: str, endpoint_url: str, bucket: str) -> None:
+    open_source(provider, {"endpoint_url": endpoint_url, "credentials": KEYS}, source_path=f"{bucket}/x", settings=allow())
+
+
+@pytest.mark.parametrize("path", ["films/videos", "films/", "films"])
+@pytest.mark.parametrize(
+    ("provider", "config"),
+    [
+        ("s3", {"bucket_name": "films", "credentials": KEYS}),
+        ("gcs", {"bucket": "films", "endpoint_url": "https://gcs.example"}),
+        ("azure", {"container": "films", "credentials": {"account_name": "acc", "account_key": "a2V5"}}),
+    ],
+)
+def test_a_path_that_repeats_the_bucket_is_refused_with_both_readings(provider: str, config: dict[str, Any], path: str) -> None:
+    with pytest.raises(Invalid, match="begins with the bucket's own name") as raised:
+        open_source(provider, config, source_path=path, settings=allow())
+    assert f"{'/' + path!r}" in raised.value.message
+    assert f"{'/' + path.partition('/')[2]!r}" in raised.value.message
+    in_the_folder = open_source(provider, config, source_path="/films/videos", settings=allow())
+    assert in_the_folder.uri.endswith("films/films/videos/")
+    assert open_source(provider, config, source_path="filmstrips", settings=allow()).uri.endswith("films/filmstrips/")
 
 
 def test_what_the_api_repeats_is_passed_over() -> None:

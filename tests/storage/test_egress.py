@@ -5,7 +5,8 @@ import socket
 
 import pytest
 
-from mixpeek_dagster.errors import UrlRefused
+from mixpeek_dagster.errors import Invalid, UrlRefused
+from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.egress import check_url, connect, is_public, resolve
 
 
@@ -85,6 +86,31 @@ def test_an_allowed_host_passes_on_its_port_only() -> None:
     check_url("http://[::1]:9000/", allowed_hosts={"::1"})
     with pytest.raises(UrlRefused):
         check_url("http://127.0.0.1:9001/", allowed_hosts={"127.0.0.1:9000"})
+
+
+@pytest.mark.parametrize(
+    ("written", "url"),
+    [
+        ("[::1]:9000", "http://[::1]:9000/"),
+        ("[::1]", "http://[::1]:9000/"),
+        ("::1", "http://[::1]:9000/"),
+        ("MinIO:9000", "http://minio:9000/"),
+        ("minio", "http://MinIO:9000/"),
+        ("minio.:9000", "http://minio:9000/"),
+        (" a.example , MinIO. ,", "http://minio:9000/"),
+    ],
+)
+def test_the_operator_may_write_hosts_as_people_do(written: str, url: str) -> None:
+    settings = Settings.from_env({"MIXPEEK_ALLOWED_HOSTS": written})
+    check_url(url, allowed_hosts=settings.allowed_hosts)
+    with pytest.raises(UrlRefused):
+        check_url("http://127.0.0.1:9000/", allowed_hosts=settings.allowed_hosts)
+
+
+@pytest.mark.parametrize("written", ["http://minio:9000", "10.0.0.0/8", "minio:", "minio:port", "[::1", "mi nio", "*.example"])
+def test_what_is_no_host_is_no_allowed_host(written: str) -> None:
+    with pytest.raises(Invalid, match="MIXPEEK_ALLOWED_HOSTS"):
+        Settings.from_env({"MIXPEEK_ALLOWED_HOSTS": f"localhost,{written}"})
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.1", "2130706433", "0x7f000001"])

@@ -3,6 +3,8 @@
 import base64
 import json
 import urllib.request
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote
 
@@ -17,7 +19,7 @@ from mixpeek_dagster.storage.gcs import GCSSource
 from mixpeek_dagster.storage.http import Backoff
 from tests.storage.contract import ProviderContract, World, listing
 from tests.storage.scripted import Answer, Asked, Scripted, scripted
-from tests.storage.worlds import allow, new_name
+from tests.storage.worlds import account_file, allow, new_name
 
 
 def call(url: str, method: str, body: bytes | None = None, content_type: str = "application/octet-stream") -> None:
@@ -115,6 +117,15 @@ def test_a_service_account_gets_a_token_with_a_signed_assertion(key: rsa.RSAPriv
         key.public_key().verify(base64.urlsafe_b64decode(padded), signed.encode(), padding.PKCS1v15(), hashes.SHA256())
 
 
+def test_a_clock_that_is_off_is_named(key: rsa.RSAPrivateKey, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable timeframe. Check your iat and exp values."
+    body = json.dumps({"error": "invalid_grant", "error_description": words}).encode()
+    with scripted(lambda _asked: Answer(400, body)) as server:
+        monkeypatch.setattr(gcs, "TOKEN_URL", f"{server.url}/token")
+        with pytest.raises(AccessDenied, match=r"iat and exp values.* this machine's clock"):
+            source_of(server, credentials={"service_account_json": account(key)}).check()
+
+
 def test_refused_credentials_are_denied(key: rsa.RSAPrivateKey, monkeypatch: pytest.MonkeyPatch) -> None:
     with scripted(lambda _asked: Answer(400, b'{"error": "invalid_grant"}')) as server:
         monkeypatch.setattr(gcs, "TOKEN_URL", f"{server.url}/token")
@@ -131,6 +142,26 @@ def test_broken_credentials_are_invalid_and_not_shown() -> None:
         open_source("gcs", {"bucket": "b"}, source_path="", settings=allow())
 
 
+def test_requests_to_a_bucket_whose_requesters_pay_name_the_project_that_pays() -> None:
+    def answer(asked: Asked) -> Answer:
+        if asked.query.get("userProject") != "payer":
+            return Answer(400, b'{"error": {"message": "Bucket is a requester pays bucket but no user project provided."}}')
+        item = {"name": "k", "size": "1", "generation": "1"}
+        if asked.query.get("alt") == "media":
+            return Answer(body=b"x")
+        return Answer(body=json.dumps({"items": [item]} if asked.path.endswith("/o") else item).encode())
+
+    with scripted(answer) as server:
+        for config in ({}, {"project_id": "payer"}):
+            with pytest.raises(WrongConnection, match="requester_pays"):
+                source_of(server, **config).check()
+        source = source_of(server, project_id="payer", requester_pays=True)
+        source.check()
+        assert source.head(b"k") is not None
+    with pytest.raises(Invalid, match="project_id"):
+        open_source("gcs", {"bucket": "b", "requester_pays": True}, source_path="", settings=allow())
+
+
 LIES = [
     b"",
     b"<html>",
@@ -138,6 +169,8 @@ LIES = [
     b'{"items": [{"size": "1"}]}',
     b'{"items": [{"name": "a", "size": "x"}]}',
     b'{"items": [{"name": "a"}',
+    b'{"items": [{"name": "a", "size": 1e999}]}',
+    b"[" * 200_000,
 ]
 
 
@@ -145,6 +178,14 @@ LIES = [
 def test_an_answer_that_cannot_be_true_is_a_bad_listing(body: bytes) -> None:
     with scripted(lambda _asked: Answer(body=body)) as server, pytest.raises(BadListing):
         source_of(server).list_page()
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b"[]", b"{}", b'{"name": "k", "size": "x"}', b'{"name": "other"}', b"[" * 200_000]
+)
+def test_an_answer_that_is_no_file_is_down_and_says_so(body: bytes) -> None:
+    with scripted(lambda _asked: Answer(body=body)) as server, pytest.raises(ProviderDown, match="endpoint_url"):
+        source_of(server).head(b"k")
 
 
 def test_a_token_that_leads_to_itself_is_a_bad_listing() -> None:
@@ -160,6 +201,7 @@ def test_a_token_that_leads_to_itself_is_a_bad_listing() -> None:
         (503, b"", ProviderDown),
         (429, b"", ProviderDown),
         (412, b"{}", Changed),
+        (500, b"[" * 60_000, ProviderDown),
     ],
 )
 def test_errors_are_mapped(status: int, body: bytes, kind: type[Exception]) -> None:
@@ -168,6 +210,27 @@ def test_errors_are_mapped(status: int, body: bytes, kind: type[Exception]) -> N
         for ask in (lambda: source.head(b"k"), lambda: source.open(b"k").__enter__()):
             with pytest.raises(kind):
                 ask()
+
+
+def test_the_machines_own_account_may_be_a_key_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "key.json"
+    settings = allow(ambient_credentials=True, google_credentials=file)
+    for text in (None, "{}", "not json"):
+        if text is not None:
+            file.write_text(text)
+        with pytest.raises(Invalid, match="GOOGLE_APPLICATION_CREDENTIALS"):
+            open_source("gcs", {"bucket": "b"}, source_path="", settings=settings)
+    file.write_text(json.dumps(account_file()))
+    with scripted(lambda _asked: Answer(body=b'{"access_token": "of the file", "expires_in": 3600}')) as server:
+        monkeypatch.setattr(gcs, "TOKEN_URL", f"{server.url}/token")
+        source = open_source(
+            "gcs", {"bucket": "b"}, source_path="", settings=replace(settings, allowed_hosts=frozenset({server.host}))
+        )
+        assert isinstance(source, GCSSource)
+        assert source._token is not None
+        assert source._token.value() == "of the file"
+    with pytest.raises(Invalid, match="MIXPEEK_AMBIENT_CREDENTIALS"):
+        open_source("gcs", {"bucket": "b"}, source_path="", settings=allow(google_credentials=file))
 
 
 def test_the_machines_own_account_is_the_operators_to_lend(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,8 @@ from email.utils import formatdate
 import pytest
 
 from mixpeek_dagster.storage.content_types import guess_content_type
-from mixpeek_dagster.storage.http import Backoff
+from mixpeek_dagster.storage.http import Backoff, Http, Request, no_answer_now
+from tests.storage.scripted import Answer, scripted
 
 
 def test_waits_double_and_end() -> None:
@@ -38,6 +39,19 @@ def test_a_server_may_name_a_time_to_come_back() -> None:
 @pytest.mark.parametrize("asked", ["21", "3600", "inf"])
 def test_a_wait_that_is_too_long_is_not_waited(asked: str) -> None:
     assert Backoff(longest_s=20).wait_s(0, asked) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds"),
+    [("120", 120), ("0", 0), ("-5", 0), ("inf", 86400), ("1e300", 86400), ("nan", 0), ("rubbish", None), (None, None)],
+)
+def test_an_error_says_how_long_the_server_asks_to_be_left_alone(asked: str | None, seconds: float | None) -> None:
+    headers = {"Retry-After": asked} if asked is not None else {}
+    with scripted(lambda _asked: Answer(503, b"", headers)) as server:
+        response = Http(allowed_hosts={server.host}, backoff=Backoff(tries=1)).send(lambda: Request("GET", server.url))
+        error = no_answer_now("It is ill", response.headers)
+    assert error.retry_after_s == seconds
+    assert str(error) == ("It is ill." if seconds is None else f"It is ill; it wants to be asked again in {seconds} s.")
 
 
 @pytest.mark.parametrize(

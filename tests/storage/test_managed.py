@@ -4,19 +4,21 @@ import hashlib
 import io
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+import botocore.session
 import pytest
 import urllib3
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mixpeek_dagster.errors import AccessDenied, AlreadyExists, Changed, Forbidden, Invalid, ProviderDown
-from mixpeek_dagster.storage.blobs import BlobStore, check_key, safe_name, upload_key
+from mixpeek_dagster.storage import managed_s3
+from mixpeek_dagster.storage.blobs import BlobStore, StoreUrl, check_key, safe_name, upload_key
 from mixpeek_dagster.storage.managed import LocalBlobs, Permission, sign, verify
 from mixpeek_dagster.storage.managed_s3 import S3Blobs
 from mixpeek_dagster.storage.s3_config import Endpoint
@@ -310,6 +312,48 @@ def test_a_presigned_put_takes_just_what_was_signed(seaweedfs: S3Server) -> None
     assert send(reading.url + "x", None, "GET").status == 403
     with pytest.raises(Invalid):
         blobs.presign_put("up/y.png", expires_s=60, size=10, max_bytes=9)
+
+
+def test_own_credentials_that_cannot_be_used_are_denied_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(managed_s3, "aws_session", botocore.session.Session)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    blobs = S3Blobs.at(StoreUrl("any", "", {}))
+    calls: list[Callable[[], object]] = [lambda: blobs.head("a"), lambda: blobs.presign_get("a", expires_s=60)]
+    for call in calls:
+        with pytest.raises(AccessDenied, match="credentials"):
+            call()
+    monkeypatch.setenv("AWS_PROFILE", "nope")
+    with pytest.raises(AccessDenied, match=r"\(nope\)"):
+        S3Blobs.at(StoreUrl("any", "", {}))
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "region"),
+    [
+        ({}, {}, "us-east-1"),
+        ({}, {"AWS_REGION": "eu-west-1"}, "eu-west-1"),
+        ({}, {"AWS_DEFAULT_REGION": "eu-west-2"}, "eu-west-2"),
+        ({}, {"AWS_PROFILE": "ours"}, "eu-north-1"),
+        ({"region": "eu-west-3"}, {"AWS_REGION": "eu-west-1"}, "eu-west-3"),
+        ({"endpoint_url": "https://s3.eu-west-3.amazonaws.com"}, {"AWS_REGION": "eu-west-1"}, "eu-west-3"),
+        ({"endpoint_url": "https://minio.example"}, {"AWS_REGION": "eu-west-1"}, "us-east-1"),
+    ],
+)
+def test_urls_are_signed_for_the_region_that_is_set(
+    options: dict[str, str], environment: dict[str, str], region: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config").write_text("[profile ours]\nregion = eu-north-1\n")
+    monkeypatch.setattr(managed_s3, "aws_session", botocore.session.Session)
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    keys = {"AWS_ACCESS_KEY_ID": "AKIATEST", "AWS_SECRET_ACCESS_KEY": "hush", "AWS_CONFIG_FILE": str(tmp_path / "config")}
+    for name, value in {**keys, **environment}.items():
+        monkeypatch.setenv(name, value)
+    url = S3Blobs.at(StoreUrl("any", "", options)).presign_get("a", expires_s=60).url
+    assert f"%2F{region}%2Fs3%2F" in url
 
 
 def test_a_wrong_key_of_the_bucket_is_denied(seaweedfs: S3Server) -> None:

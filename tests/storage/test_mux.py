@@ -129,10 +129,36 @@ def test_a_wrong_token_is_denied_and_not_shown(server: Scripted) -> None:
     assert "very-wrong" not in str(raised.value)
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b"[]", b'{"data": [{}]}'])
+@pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b"[]", b'{"data": [{}]}', b"[" * 200_000])
 def test_an_answer_that_cannot_be_true_is_a_bad_listing(body: bytes) -> None:
     with scripted(lambda _asked: Answer(body=body)) as server, pytest.raises(BadListing):
         source_of(server).list_page()
+
+
+UNLIKE = [
+    {"id": "a", "status": "ready", "static_renditions": 7},
+    {"id": "a", "status": "ready", "static_renditions": {"files": [7]}},
+    {"id": "a", "status": "ready", "static_renditions": {"files": [rendition("a.mp4", filesize="x")]}},
+    asset("a", rendition("a.mp4"), created_at="yesterday"),
+    {"id": "other"},
+]
+
+
+@pytest.mark.parametrize("made", UNLIKE[:-1], ids=str)
+def test_a_listed_asset_of_another_shape_is_a_bad_listing(made: dict[str, object]) -> None:
+    with scripted(lambda _asked: answered({"data": [made]})) as server, pytest.raises(BadListing):
+        source_of(server).list_page()
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b"{}", b'{"data": [7]}', b"[" * 200_000, *(answered({"data": made}).body for made in UNLIKE)]
+)
+def test_an_answer_that_is_no_asset_is_down_and_says_so(body: bytes) -> None:
+    with scripted(lambda _asked: Answer(body=body)) as server:
+        with pytest.raises(ProviderDown, match="endpoint_url"):
+            source_of(server).head(b"a.mp4")
+        with pytest.raises(ProviderDown, match="endpoint_url"), source_of(server).open(b"a.mp4"):
+            pass
 
 
 def test_a_cursor_that_leads_to_itself_is_a_bad_listing() -> None:

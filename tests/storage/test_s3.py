@@ -1,15 +1,27 @@
 """S3 sources against real servers: SeaweedFS (signatures) and moto (byte order, STS, archive classes)."""
 
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
 
 import botocore.session
 import pytest
 
-from mixpeek_dagster.errors import AccessDenied, Archived, Changed, Invalid, ProviderDown, UrlRefused, WrongConnection
+from mixpeek_dagster.errors import (
+    AccessDenied,
+    Archived,
+    Changed,
+    Invalid,
+    ProviderDown,
+    ProviderError,
+    UrlRefused,
+    WrongConnection,
+)
 from mixpeek_dagster.storage import s3_credentials
 from mixpeek_dagster.storage.connect import open_source
 from tests.servers import S3Server, s3_client
 from tests.storage.contract import ProviderContract, World, listing
+from tests.storage.scripted import Answer, scripted
 from tests.storage.worlds import allow, new_name, s3_settings, s3_world
 
 
@@ -38,6 +50,38 @@ class TestMotoBelowAPrefix(ProviderContract):
     @pytest.fixture
     def world(self, moto: S3Server) -> World:
         return s3_world(moto, prefix="vid eos/2026/")
+
+
+class Relative(ProviderContract):
+    """One of the presets, at moto instead of its own endpoint."""
+
+    impossible = frozenset({"not utf-8", "newline"})  # moto cannot route a newline
+    provider: ClassVar[str]
+    values: ClassVar[Mapping[str, str]] = {}
+
+    @pytest.fixture
+    def world(self, moto: S3Server) -> World:
+        return s3_world(moto, provider=self.provider, **self.values)
+
+
+class TestWasabi(Relative):
+    provider = "wasabi"
+
+
+class TestR2(Relative):
+    provider, values = "r2", {"account_id": "acc1", "region": "auto"}
+
+
+class TestBackblaze(Relative):
+    provider = "backblaze"
+
+
+class TestTigris(Relative):
+    provider, values = "tigris", {"region": "auto"}
+
+
+class TestSupabase(Relative):
+    provider, values = "supabase", {"project_ref": "ref1"}
 
 
 @pytest.fixture
@@ -208,6 +252,70 @@ def test_the_machines_own_credentials_are_used_when_lent(moto: S3Server, monkeyp
         "s3", {"endpoint_url": moto.url}, source_path=bucket, settings=allow(moto.host, ambient_credentials=True)
     )
     source.check()
+
+
+@pytest.fixture
+def own(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """This machine's own credentials are looked for anew, and there are none."""
+    monkeypatch.setattr(s3_credentials, "aws_session", botocore.session.Session)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def test_a_profile_that_is_not_there_is_denied_with_its_name(own: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    source = open_source("s3", {}, source_path="any", settings=allow(ambient_credentials=True))
+    with pytest.raises(AccessDenied, match="no AWS credentials of its own"):
+        source.check()
+    own.setenv("AWS_PROFILE", "nope")
+    with pytest.raises(AccessDenied, match=r"This machine's own AWS credentials .* \(nope\)"):
+        source.check()
+    config = tmp_path / "config"
+    config.write_text("[profile nope]\ncredential_process = false\n")
+    own.setenv("AWS_CONFIG_FILE", str(config))
+    with pytest.raises(AccessDenied, match="This machine's own AWS credentials"):
+        source.check()
+
+
+STS_ANSWERS: list[tuple[int, str, type[Exception], str]] = [
+    (403, "AccessDenied", AccessDenied, "its trust policy must name this server"),
+    (403, "InvalidClientTokenId", AccessDenied, "check access_key_id"),
+    (403, "ExpiredToken", AccessDenied, "the session token has expired"),
+    (403, "SignatureDoesNotMatch", AccessDenied, "check secret_access_key"),
+    (403, "RegionDisabledException", WrongConnection, "STS is not active in the region"),
+    (400, "Throttling", ProviderDown, "fewer requests"),
+    (500, "InternalFailure", ProviderDown, "it failed inside"),
+    (503, "", ProviderDown, "it failed inside"),
+    (400, "ValidationError", ProviderError, "400 ValidationError"),
+]
+
+
+@pytest.mark.parametrize(("status", "code", "kind", "words"), STS_ANSWERS)
+def test_a_role_that_is_not_given_says_why(
+    own: pytest.MonkeyPatch, status: int, code: str, kind: type[Exception], words: str
+) -> None:
+    body = f"<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>private</Message></Error></ErrorResponse>"
+    keys = {"access_key_id": "AKIATEST", "secret_access_key": "do-not-show"}
+    config = {"credentials": {**keys, "role_arn": "arn:aws:iam::123456789012:role/mixpeek"}}
+    with scripted(lambda _: Answer(status, body.encode() if code else b"")) as server:
+        own.setenv("AWS_ENDPOINT_URL_STS", server.url)
+        source = open_source("s3", config, source_path="any", settings=allow())
+        with pytest.raises(kind, match=words) as raised:
+            source.check()
+    assert type(raised.value) is kind
+    assert "role/mixpeek" in str(raised.value)
+    assert "do-not-show" not in str(raised.value)
+
+
+def test_an_sts_that_does_not_answer_is_down(own: pytest.MonkeyPatch) -> None:
+    own.setenv("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:9")
+    keys = {"access_key_id": "AKIATEST", "secret_access_key": "do-not-show"}
+    config = {"credentials": {**keys, "role_arn": "arn:aws:iam::123456789012:role/mixpeek"}}
+    with pytest.raises(ProviderDown, match="did not answer"):
+        open_source("s3", config, source_path="any", settings=allow()).check()
 
 
 def test_a_listing_after_a_key_that_s3_cannot_hold_starts_at_its_valid_part(moto: S3Server) -> None:

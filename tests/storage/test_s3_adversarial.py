@@ -1,5 +1,7 @@
 """S3 sources against servers that lie, break off, storm and stall: never a short listing taken for a whole one."""
 
+import threading
+import time
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -63,6 +65,15 @@ def test_a_key_outside_of_the_source_is_none_of_its_files_and_not_asked_for() ->
         assert source.head(b"inside/a.txt") is not None
 
 
+def bomb_in(encoding: str) -> bytes:
+    """A listing whose token is an entity, in an encoding in which a document type reads otherwise than in ASCII."""
+    declared = f"<?xml version='1.0' encoding='{encoding}'?>"
+    page = GOOD.decode().partition("?>")[2].replace("<Name>b", "<Name>" + "&a;" * 3)
+    if encoding == "utf-16":
+        return f'{declared}<!DOCTYPE x [<!ENTITY a "aaaa">]>{page}'.encode(encoding)
+    return declared.encode() + f'<!DOCTYPE x [<!ENTITY a "aaaa">]>{page}'.encode(encoding)
+
+
 LIES = {
     "cut in the middle of an entry": GOOD[:-120],
     "cut before the end": GOOD[: -len("</ListBucketResult>")],
@@ -80,6 +91,9 @@ LIES = {
     "an entry without size": GOOD.replace(b"<Size>3</Size>", b"", 1),
     "a size that is no number": GOOD.replace(b"<Size>3</Size>", b"<Size>big</Size>", 1),
     "a time that is none": GOOD.replace(b"2026-11-21", b"yesterday", 1),
+    "a document type in UTF-16": bomb_in("utf-16"),
+    "a document type in EBCDIC": bomb_in("cp500"),
+    "another encoding": GOOD.replace(b'"UTF-8"', b'"windows-1252"'),
     "a document type": b'<!DOCTYPE x [<!ENTITY a "aaaa">]>' + GOOD.partition(b"?>")[2],
 }
 
@@ -159,6 +173,36 @@ def test_a_wait_longer_than_a_tick_is_left_to_the_caller() -> None:
     assert waits == []
 
 
+@pytest.mark.parametrize("answer", [Answer(body=GOOD, drip_s=0.05), Answer(403, error_xml("AccessDenied"), drip_s=0.05)])
+def test_an_answer_that_drips_is_given_up(answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mixpeek_dagster.storage.http.ANSWER_S", 0.4)
+    with scripted(lambda _asked: answer) as server:
+        started = time.monotonic()
+        with pytest.raises(ProviderDown, match="has not ended"):
+            source_of(server).list_page()
+        assert time.monotonic() - started < len(answer.body) * answer.drip_s / 4
+        assert len(server.asked) == 1, "another try would take as long"
+
+
+@pytest.mark.parametrize("headers_first", [False, True])
+def test_a_server_that_says_nothing_is_not_waited_for_four_times(headers_first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mixpeek_dagster.storage.egress.READ_S", 0.3)
+    over = threading.Event()
+
+    def answer(_: Asked) -> Answer:
+        if not headers_first:
+            over.wait(30)
+        return Answer(body=GOOD, drip_s=30)
+
+    with scripted(answer) as server:
+        source = source_of(server)
+        source._http.backoff = Backoff(sleep=lambda _: None, first_s=0.0, most_s=0.4)
+        with pytest.raises(ProviderDown, match="did not answer in time"):
+            source.list_page()
+        assert len(server.asked) == (1 if headers_first else 2)
+        over.set()
+
+
 @pytest.mark.parametrize(
     ("restore", "told"), [('ongoing-request="true"', "GLACIER"), ('ongoing-request="false", expiry-date="x"', "STANDARD")]
 )
@@ -227,6 +271,54 @@ def test_a_download_that_breaks_off_is_down_and_not_short() -> None:
         source_of(server).open(b"k") as stream,
     ):
         stream.read()
+
+
+@pytest.mark.parametrize("time", ["yesterday", "", "Sun, 22 Nov 99999 00:00:00 GMT", "Sun, 22 Nov 2026 00:00:00 +9999999"])
+def test_a_file_whose_time_is_none_is_there_and_is_read(time: str) -> None:
+    with scripted(lambda _: Answer(body=b"abc", headers={"ETag": '"e"', "Last-Modified": time})) as server:
+        source = source_of(server)
+        found = source.head(b"k")
+        assert found is not None
+        assert (found.size, found.etag, found.modified_at) == (3, "e", 0.0)
+        with source.open(b"k", if_match=found) as stream:
+            assert stream.read() == b"abc"
+
+
+@pytest.mark.parametrize("size", ["many", "-3", "3, 3"])
+def test_a_file_whose_size_is_none_is_an_answer_that_cannot_be_true(size: str) -> None:
+    with scripted(lambda _: Answer(body=b"", headers={"ETag": '"e"', "Content-Length": size})) as server:
+        with pytest.raises(BadListing, match="s3://b/k"):
+            source_of(server).head(b"k")
+
+
+def test_a_bucket_whose_requesters_pay_is_read_by_a_connection_that_says_so() -> None:
+    def answer(asked: Asked) -> Answer:
+        if asked.headers.get("x-amz-request-payer") != "requester" or "x-amz-request-payer" not in asked.headers["Authorization"]:
+            return Answer(403, error_xml("AccessDenied"))
+        return Answer(body=GOOD if "list-type" in asked.query else b"abc", headers={"ETag": '"e1"'})
+
+    with scripted(answer) as server:
+        with pytest.raises(AccessDenied, match="requester_pays"):
+            source_of(server).list_page()
+        config = {"endpoint_url": server.url, "credentials": KEYS, "requester_pays": True}
+        source = open_source("s3", config, source_path="b", settings=allow(server.host))
+        entry = source.list_page().entries[0]
+        assert source.head(entry.key) is not None
+        with source.open(entry.key, if_match=entry) as stream:
+            assert stream.read() == b"abc"
+        source.check()
+
+
+def test_a_file_under_a_key_of_the_customers_own_says_so() -> None:
+    words = (
+        "The object was stored using a form of Server Side Encryption. The correct parameters must be provided to retrieve it."
+    )
+    body = error_xml("InvalidRequest").replace(b"private detail", words.encode())
+    with scripted(lambda _: Answer(400, body)) as server:
+        with pytest.raises(AccessDenied, match=r"s3://b/k.*SSE-C"), source_of(server).open(b"k"):
+            pass
+        with pytest.raises(AccessDenied, match=r"s3://b/k.*SSE-C"):
+            source_of(server).head(b"k")
 
 
 def test_a_redirect_is_not_followed() -> None:

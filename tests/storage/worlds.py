@@ -44,15 +44,16 @@ def s3_settings(server: S3Server, **values: Any) -> dict[str, Any]:
     }
 
 
-def s3_world(server: S3Server, *, prefix: str = "") -> World:
-    """An empty bucket; with a prefix, also files beside it that must not be seen."""
+def s3_world(server: S3Server, *, prefix: str = "", provider: str = "s3", **values: Any) -> World:
+    """An empty bucket; with a prefix, also files beside it that must not be seen. `values` are more of the connection."""
     client: Any = s3_client(server)
     bucket = new_name("world")
     client.create_bucket(Bucket=bucket)
     if prefix:
         for beside in ("aaa", prefix.rstrip("/") + "-old/x", "zzz"):
             client.put_object(Bucket=bucket, Key=beside, Body=b"beside")
-    source = open_source("s3", s3_settings(server, bucket_name=bucket), source_path="/" + prefix, settings=allow(server.host))
+    config = s3_settings(server, bucket_name=bucket, **values)
+    source = open_source(provider, config, source_path="/" + prefix, settings=allow(server.host))
     return World(
         source=source,
         put=lambda key, body: client.put_object(Bucket=bucket, Key=prefix + key.decode(), Body=body),

@@ -1,0 +1,52 @@
+"""Tokens of the identity that Azure gives to a pod, an app or a virtual machine of its own."""
+
+from collections.abc import Callable
+from functools import partial
+from urllib.parse import urlencode
+
+from mixpeek_dagster.errors import Invalid
+from mixpeek_dagster.settings import AzureIdentity
+from mixpeek_dagster.storage.http import Http, Request
+from mixpeek_dagster.storage.tokens import Grant, ask_for_token, form_request, host_of
+
+IDENTITY_HOST = "169.254.169.254"
+STORAGE = "https://storage.azure.com/"
+WHO = "This machine's Azure identity"
+
+
+def own_identity(identity: AzureIdentity, client_id: str | None) -> Callable[[], Grant]:
+    """Fetches tokens for storage: by a workload identity of Kubernetes where there is one, else that of App Service and its like, else
+    the metadata server of a virtual machine. `client_id` picks one of several."""
+    if identity.token_file is not None:
+        return partial(_of_pod, identity, client_id)
+    query = {"resource": STORAGE, **({"client_id": client_id} if client_id else {})}
+    if identity.endpoint and identity.header:
+        url = f"{identity.endpoint}?{urlencode({'api-version': '2019-08-01', **query})}"
+        request = Request("GET", url, {"X-IDENTITY-HEADER": identity.header})
+    else:
+        url = f"http://{IDENTITY_HOST}/metadata/identity/oauth2/token?{urlencode({'api-version': '2018-02-01', **query})}"
+        request = Request("GET", url, {"Metadata": "true"})
+    http = Http(allowed_hosts={host_of(url), IDENTITY_HOST})
+    return lambda: ask_for_token(http, lambda: request, who=WHO)
+
+
+def _of_pod(identity: AzureIdentity, client_id: str | None) -> Grant:
+    client = client_id or identity.client
+    if not (identity.tenant and client and identity.token_file):
+        raise Invalid(
+            "A workload identity of Azure needs AZURE_TENANT_ID and AZURE_CLIENT_ID beside AZURE_FEDERATED_TOKEN_FILE: label the pod "
+            "azure.workload.identity/use."
+        )
+    try:
+        assertion = identity.token_file.read_text()  # each time, as Kubernetes renews it
+    except OSError as error:
+        raise Invalid(f"AZURE_FEDERATED_TOKEN_FILE: {identity.token_file} cannot be read ({error.strerror}).") from error
+    fields = {
+        "grant_type": "client_credentials",
+        "client_id": client,
+        "scope": f"{STORAGE}.default",
+        "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+        "client_assertion": assertion,
+    }
+    url = f"{identity.authority.rstrip('/')}/{identity.tenant}/oauth2/v2.0/token"
+    return ask_for_token(Http(allowed_hosts={host_of(url)}), lambda: form_request(url, fields), who=WHO)
