@@ -152,10 +152,8 @@ def _look(warehouse: Warehouse, sync_id: SyncId, owner: str, news: News, doubt: 
         doomed += found.taken.drifted
         is_too_many = len(doomed) > _believed(sync, doubt)
         doomed = [] if is_too_many else doomed
-        drifted = {row[0] for row in found.taken.drifted}
         lost = {row[0]: str(row[5]) for row in doomed if row[5]}
-        let_go(records, warehouse, sync, {key: lost[key] for key in lost if key in drifted}, now=now)
-        let_go(records, warehouse, sync, {key: lost[key] for key in lost if key not in drifted}, now=now, are_gone=True)
+        let_go(records, warehouse, sync, lost, gone=set(gone), now=now)
         records.syncs.remove_keys(sync_id, [row[0] for row in doomed])
         decided = {*(key.key for key in found.taken.keys), *found.taken.gone_keys}
         unread = decided.union(row[0] for row in found.taken.drifted)
