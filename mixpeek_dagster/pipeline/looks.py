@@ -121,7 +121,7 @@ class _Look:
             is_too_many = len(doomed) > self._believed()
             doomed = [] if is_too_many else doomed
             lost = {row[0]: str(row[5]) for row in doomed if row[5]}
-            let_go(records, self.warehouse, sync, lost, drifted={row[0] for row in taken.drifted}, now=now)
+            let_go(records, self.warehouse, sync, lost, gone=set(gone), now=now)
             records.syncs.remove_keys(sync.sync_id, [row[0] for row in doomed])
             decided = {*(key.key for key in taken.keys), *taken.gone_keys}
             unread = self._unread(present, taken, decided)

@@ -6,7 +6,8 @@ change and reads the object from then on; whoever lets a file go leaves its obje
 """
 
 import json
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from mixpeek_dagster.catalog import Records
@@ -80,7 +81,7 @@ def files_elsewhere(records: Records, warehouse: Warehouse, sync: Sync, keys: Se
 
 
 def let_go(
-    records: Records, warehouse: Warehouse, sync: Sync, lost: Mapping[bytes, str], *, drifted: Container[bytes], now: str
+    records: Records, warehouse: Warehouse, sync: Sync, lost: Mapping[bytes, str], *, gone: AbstractSet[bytes], now: str
 ) -> None:
     """Take away the objects of files that a sync follows no more; those that another sync has too are left to it.
 
@@ -88,8 +89,7 @@ def let_go(
 
     Args:
         lost: the object of each key.
-        drifted: keys whose file is there still. Of the others the provider says that they are gone; then a sync that makes no more
-            passes over the same place keeps nothing.
+        gone: keys of which the provider says so; a sync that makes no more passes over the same place keeps none of them.
     """
     if not lost:
         return
@@ -98,7 +98,7 @@ def let_go(
     kept = {
         one.object_id: one.sync_id
         for one in records.shared_keys.known(set(others.live), list(lost))
-        if lost[one.key] == one.object_id and (one.key in drifted or one.sync_id not in ended)
+        if lost[one.key] == one.object_id and not (one.key in gone and one.sync_id in ended)
     }
     for sync_id in set(kept.values()):
         records.shared_keys.give([object_id for object_id, to in kept.items() if to == sync_id], sync_id)

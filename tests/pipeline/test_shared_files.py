@@ -234,6 +234,20 @@ def test_a_sync_that_is_done_keeps_no_file_that_is_gone(library: Library) -> Non
     assert first.sync_id != library.objects()["b.txt"].sync_id == library.sync.sync_id
 
 
+def test_a_sync_that_is_done_keeps_what_another_takes_no_more(library: Library) -> None:
+    fill(library, "a.txt", "b.txt")
+    library.configure(sync_mode="initial_only")
+    library.cycle()
+    first = another(library)
+    cycle(library, library.sync)
+    library.world.put("a.txt", b"changed")
+    library.cycle()
+    assert library.objects()["a.txt"].sync_id == library.sync.sync_id
+    library.configure(file_filters={"include_patterns": ["b*"]})
+    library.cycle()
+    assert (library.objects()["a.txt"].sync_id, library.texts()) == (first.sync_id, [5, 7])
+
+
 def test_a_sync_that_replaces_duplicates_makes_them_its_own(library: Library) -> None:
     fill(library, "a.txt")
     library.cycle()
