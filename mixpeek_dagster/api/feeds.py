@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from mixpeek_dagster.api.deps import Opened
 from mixpeek_dagster.errors import Forbidden, MixpeekError
 from mixpeek_dagster.models.ids import SyncId
-from mixpeek_dagster.pipeline.feeds import look_at
+from mixpeek_dagster.pipeline.looks import look_at
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.storage.feed import News
 

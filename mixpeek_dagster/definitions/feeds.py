@@ -7,7 +7,8 @@ import dagster as dg
 from mixpeek_dagster.definitions.resources import WarehouseResource
 from mixpeek_dagster.definitions.ticks import looks
 from mixpeek_dagster.errors import MixpeekError
-from mixpeek_dagster.pipeline.feeds import Looked, follow_all
+from mixpeek_dagster.pipeline.feeds import follow_all
+from mixpeek_dagster.pipeline.looks import Looked
 
 _LOOK_S = 4.0
 

@@ -69,7 +69,7 @@ class Intake:
     """Registers files of one sync's source as objects of its bucket."""
 
     def __init__(self, warehouse: Warehouse, sync: Sync, bucket: Bucket, source: ObjectSource, *, again: int = 0) -> None:
-        """`again` marks the batches that are made: see `feeds.look_at`."""
+        """`again` marks the batches that are made: see `looks.look_at`."""
         self._warehouse = warehouse
         self._sync = sync
         self._bucket = bucket

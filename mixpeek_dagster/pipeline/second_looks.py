@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from mixpeek_dagster.errors import CatalogError, Changed, MixpeekError
 from mixpeek_dagster.models.batches import Batch
 from mixpeek_dagster.models.ids import SyncId
-from mixpeek_dagster.pipeline.feeds import Doubt, NotNow, look_at
 from mixpeek_dagster.pipeline.intake import AGAIN
+from mixpeek_dagster.pipeline.looks import Doubt, NotNow, look_at
 from mixpeek_dagster.pipeline.merge import SURE_DELETES
 from mixpeek_dagster.pipeline.reading import Item
 from mixpeek_dagster.pipeline.warehouse import Warehouse

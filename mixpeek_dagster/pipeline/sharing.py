@@ -7,6 +7,7 @@ change and reads the object from then on; whoever lets a file go leaves its obje
 
 import json
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from mixpeek_dagster.catalog import Records
@@ -80,7 +81,7 @@ def files_elsewhere(records: Records, warehouse: Warehouse, sync: Sync, keys: Se
 
 
 def let_go(
-    records: Records, warehouse: Warehouse, sync: Sync, lost: Mapping[bytes, str], *, now: str, are_gone: bool = False
+    records: Records, warehouse: Warehouse, sync: Sync, lost: Mapping[bytes, str], *, gone: AbstractSet[bytes], now: str
 ) -> None:
     """Take away the objects of files that a sync follows no more; those that another sync has too are left to it.
 
@@ -88,16 +89,16 @@ def let_go(
 
     Args:
         lost: the object of each key.
-        are_gone: the provider says so; then a sync that makes no more passes over the same place keeps nothing.
+        gone: keys of which the provider says so; a sync that makes no more passes over the same place keeps none of them.
     """
     if not lost:
         return
     others = others_of(records, warehouse, sync)
-    ended = {one for one in others.near if are_gone and others.live[one] is SyncStatus.COMPLETED}
+    ended = {one for one in others.near if others.live[one] is SyncStatus.COMPLETED}
     kept = {
         one.object_id: one.sync_id
-        for one in records.shared_keys.known(set(others.live) - ended, list(lost))
-        if lost[one.key] == one.object_id
+        for one in records.shared_keys.known(set(others.live), list(lost))
+        if lost[one.key] == one.object_id and not (one.key in gone and one.sync_id in ended)
     }
     for sync_id in set(kept.values()):
         records.shared_keys.give([object_id for object_id, to in kept.items() if to == sync_id], sync_id)

@@ -252,9 +252,8 @@ class _Pass:
         with self.warehouse.catalog.transaction() as records:
             now = self.warehouse.now()
             records.syncs.take_turn(self.sync.bucket_id)
-            for are_gone in (False, True):
-                lost = {key.key: key.object_id for key in gone if key.object_id and are_gone is not (key.key in drifted)}
-                let_go(records, self.warehouse, self.sync, lost, now=now, are_gone=are_gone)
+            lost = {key.key: key.object_id for key in gone if key.object_id}
+            let_go(records, self.warehouse, self.sync, lost, gone=set(lost) - drifted, now=now)
             records.syncs.remove_keys(sync_id, [key.key for key in gone])
             records.syncs.found_again(sync_id, back)
             self._save(records, deleted_upto(self.cursor, doomed[-1].key, answers, seconds=self._lap()))

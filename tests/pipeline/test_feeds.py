@@ -6,7 +6,8 @@ import pytest
 
 from mixpeek_dagster.errors import AccessDenied, ProviderDown
 from mixpeek_dagster.pipeline.creation import create_sync
-from mixpeek_dagster.pipeline.feeds import Looked, NotNow, follow, follow_all
+from mixpeek_dagster.pipeline.feeds import follow, follow_all
+from mixpeek_dagster.pipeline.looks import Looked, NotNow
 from mixpeek_dagster.storage.feed import News
 from mixpeek_dagster.storage.provider import Entry
 from mixpeek_dagster.testing import FakeSource, FakeWorld

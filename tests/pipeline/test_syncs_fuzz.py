@@ -91,8 +91,11 @@ def queued(library: Library) -> dict[str, int]:
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 @pytest.mark.parametrize("order", ["bytes", "shuffled", "broken"])
-def test_no_schedule_of_crashes_loses_or_repeats_anything(library: Library, clock: Clock, order: Any, seed: int) -> None:
+def test_no_schedule_of_crashes_loses_or_repeats_anything(
+    library: Library, clock: Clock, order: Any, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chance = random.Random(f"{order}{seed}")
+    changes_filters = chance.random() < 0.5
     world = library.world
     world.order, world.page_size, world.repeats = order, chance.randrange(1, 8), chance.choice([0, 0, 2])
     library.configure(batch_chunk_size=chance.randrange(1, 6))
@@ -100,6 +103,10 @@ def test_no_schedule_of_crashes_loses_or_repeats_anything(library: Library, cloc
     deaths = 0
     for number in range(14):
         mutate(library, chance, alive)
+        if changes_filters:
+            library.configure(file_filters=chance.choice([{}, {"exclude_patterns": ["*a*"]}, {"min_size_bytes": 19}]))
+            monkeypatch.setattr("mixpeek_dagster.pipeline.merge.SURE_DELETES", chance.choice([1, 100]))
+            library.set_sync(confirmed_deletes=chance.choice([0, 0, 3]))
         process = Process(library, number)
         process.steps_left = chance.choice([None, chance.randrange(60), chance.randrange(12)])
         with process.running():
@@ -111,6 +118,8 @@ def test_no_schedule_of_crashes_loses_or_repeats_anything(library: Library, cloc
         deaths += process.is_dead
         clock.move(chance.choice([1, LOCK_S + 1]))
     world.hidden = set()
+    library.configure(file_filters={})
+    monkeypatch.setattr("mixpeek_dagster.pipeline.merge.SURE_DELETES", 100)
     clock.move(LOCK_S + 1)
     if library.now().cursor.phase != "idle":
         library.poll()  # the rest of a pass that began while files still changed
