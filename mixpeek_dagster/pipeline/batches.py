@@ -298,13 +298,17 @@ def fail_part(records: Records, part: BatchPart, error: str, *, settings: Settin
 
     None when the part had ended already: the last step of a run records the end itself, and must not be undone.
     """
-    running = (PartStatus.CLAIMED, PartStatus.RUNNING)
+    running: tuple[PartStatus, ...] = (PartStatus.CLAIMED, PartStatus.RUNNING)
     stalls = part.stalls + 1
-    if retry and stalls <= MAX_STALLS and (stalls < MAX_STALLS or _lay_aside(records, part, error, now=now)):
+    if retry and stalls <= MAX_STALLS:
         again = {"run_id": None, "run_key": None, "error": None, "stalls": stalls}
-        moved = records.batches.move_part(part, PartStatus.QUEUED, only_from=running, **again)
-        return records.batches.get(part.batch_id) if moved else None
-    if not records.batches.move_part(part, PartStatus.FAILED, only_from=running, error=error[:2000]):
+        if not records.batches.move_part(part, PartStatus.QUEUED, only_from=running, **again):
+            return None
+        if stalls < MAX_STALLS or _lay_aside(records, part, error, now=now):
+            return records.batches.get(part.batch_id)
+        running = (PartStatus.QUEUED,)
+    last = {"run_id": part.run_id, "run_key": part.run_key, "error": error[:2000]}
+    if not records.batches.move_part(part, PartStatus.FAILED, only_from=running, **last):
         return None
     _settle_objects(records, records.batches.get(part.batch_id), part, now=now, error=error[:2000] or "Its run failed.")
     return settle(records, part.batch_id, settings=settings, now=now)
