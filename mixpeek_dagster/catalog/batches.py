@@ -295,9 +295,8 @@ class BatchRecords:
     def steps_of(self, batch_ids: Sequence[BatchId]) -> dict[BatchId, list[Step]]:
         """The steps of several batches."""
         found: dict[BatchId, list[Step]] = {}
-        for chunk in chunks(batch_ids):
-            for row in self._connection.execute(select(_steps).where(_steps.c.batch_id.in_(chunk))):
-                found.setdefault(row.batch_id, []).append(Step(**row._mapping))
+        for row in rows_named(self._connection, _steps.c.batch_id, batch_ids):
+            found.setdefault(row.batch_id, []).append(Step(**row._mapping))
         return found
 
     def save_step(self, one: Step) -> None:

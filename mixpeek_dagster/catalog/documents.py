@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Table, bindparam, delete, func, insert, select, update
 
 from mixpeek_dagster.catalog import tables
-from mixpeek_dagster.catalog.rows import chunks
+from mixpeek_dagster.catalog.rows import chunks, rows_among
 from mixpeek_dagster.errors import NotFound
 from mixpeek_dagster.models.documents import Document, DocumentState, Feature
 from mixpeek_dagster.models.ids import CollectionId, DocumentId, NamespaceId
@@ -147,21 +147,17 @@ class DocumentRecords:
 
     def named(self, document_ids: Iterable[str], *, namespace_id: NamespaceId | None = None) -> dict[str, Document]:
         """The documents with these ids that exist, by id."""
-        found: dict[str, Document] = {}
-        for chunk in chunks(list(document_ids)):
-            query = select(_documents).where(_documents.c.document_id.in_(chunk), _documents.c.state != DocumentState.DELETING)
-            if namespace_id is not None:
-                query = query.where(_documents.c.namespace_id == namespace_id)
-            found.update((row.document_id, document_of(row)) for row in self._connection.execute(query))
-        return found
+        query = select(_documents).where(_documents.c.state != DocumentState.DELETING)
+        if namespace_id is not None:
+            query = query.where(_documents.c.namespace_id == namespace_id)
+        rows = rows_among(self._connection, query, _documents.c.document_id, document_ids)
+        return {row.document_id: document_of(row) for row in rows}
 
     def existing(self, document_ids: Iterable[str]) -> set[str]:
         """Those of the ids that documents have."""
-        found: set[str] = set()
-        for chunk in chunks(list(document_ids)):
-            query = select(_documents.c.document_id).where(_documents.c.document_id.in_(chunk))
-            found.update(self._connection.execute(query.where(_documents.c.state != DocumentState.DELETING)).scalars())
-        return found
+        own = _documents.c.document_id
+        query = select(own).where(_documents.c.state != DocumentState.DELETING)
+        return {row[0] for row in rows_among(self._connection, query, own, document_ids)}
 
     def of_part(self, partition_key: str, collection_ids: Sequence[str], *, after: str, limit: int) -> list[Document]:
         """Documents that one part wrote into these collections, by id: what the next tier reads."""
@@ -175,23 +171,16 @@ class DocumentRecords:
 
     def of_objects(self, object_ids: Sequence[str], collection_id: CollectionId | None = None) -> list[Document]:
         """Documents made from these objects, in one collection or in all."""
-        found: list[Document] = []
-        for chunk in chunks(object_ids):
-            query = select(_documents).where(_documents.c.root_object_id.in_(chunk), _documents.c.state != DocumentState.DELETING)
-            if collection_id is not None:
-                query = query.where(_documents.c.collection_id == collection_id)
-            found.extend(document_of(row) for row in self._connection.execute(query))
-        return found
+        query = select(_documents).where(_documents.c.state != DocumentState.DELETING)
+        if collection_id is not None:
+            query = query.where(_documents.c.collection_id == collection_id)
+        return [document_of(row) for row in rows_among(self._connection, query, _documents.c.root_object_id, object_ids)]
 
     def revisions(self, collection_id: CollectionId, sources: Iterable[str], *, by: str) -> dict[str, int]:
         """The latest revision of each source that has documents in a collection; `by` as for `stale`."""
-        found: dict[str, int] = {}
         column = _documents.c[by]
         query = select(column, func.max(_documents.c.revision)).where(_documents.c.collection_id == collection_id)
-        for chunk in chunks(list(sources)):
-            rows = self._connection.execute(query.where(column.in_(chunk)).group_by(column))
-            found.update((row[0], row[1]) for row in rows)
-        return found
+        return {row[0]: row[1] for row in rows_among(self._connection, query.group_by(column), column, sources)}
 
     def stale(
         self, collection_id: CollectionId, sources: Sequence[tuple[str, int, str, int]], *, by: str, replace: bool

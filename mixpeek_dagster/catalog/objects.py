@@ -27,7 +27,7 @@ from mixpeek_dagster.catalog import request_tables, tables
 from mixpeek_dagster.catalog.groups import aggregate, group_expression
 from mixpeek_dagster.catalog.lists import Listing, ordering, predicate
 from mixpeek_dagster.catalog.operands import Dialect, Sql
-from mixpeek_dagster.catalog.rows import chunks, hold, insert_unique, page, rows_named
+from mixpeek_dagster.catalog.rows import chunks, hold, insert_unique, page, rows_among, rows_named
 from mixpeek_dagster.errors import NotFound
 from mixpeek_dagster.models.batches import Batch, BatchStatus
 from mixpeek_dagster.models.documents import DocumentState
@@ -207,11 +207,8 @@ class ObjectRecords:
 
     def disabled(self, object_ids: Iterable[str]) -> dict[str, str]:
         """The lifecycle states of those that are disabled, by id."""
-        found: dict[str, str] = {}
-        for chunk in chunks(list(object_ids)):
-            query = select(_disabled.c.object_id, _disabled.c.lifecycle_state).where(_disabled.c.object_id.in_(chunk))
-            found.update((row[0], row[1]) for row in self._connection.execute(query))
-        return found
+        query = select(_disabled.c.object_id, _disabled.c.lifecycle_state)
+        return {row[0]: row[1] for row in rows_among(self._connection, query, _disabled.c.object_id, object_ids)}
 
     def count(self, bucket_id: BucketId, *, status: ObjectStatus) -> int:
         query = select(func.count()).where(_table.c.bucket_id == bucket_id, _table.c.status == status)
@@ -233,10 +230,7 @@ class ObjectRecords:
             and_(later.c.status == BatchStatus.DRAFT, later.c.sync_id.is_not(None)),
         )
         query = select(items.c.item_id).join(later, later.c.batch_id == items.c.batch_id).where(is_later)
-        found: set[str] = set()
-        for chunk in chunks(list(object_ids)):
-            found.update(self._connection.execute(query.where(items.c.item_id.in_(chunk))).scalars())
-        return found
+        return {row[0] for row in rows_among(self._connection, query, items.c.item_id, object_ids)}
 
     def fail(self, errors: Mapping[str, str], *, hopeless: Collection[str] = (), now: str) -> None:
         """Set objects FAILED with their reasons, and count the try; for the `hopeless` ones it counts as their last."""

@@ -80,5 +80,11 @@ def chunks(items: Sequence[T], size: int = 500) -> Sequence[Sequence[T]]:
 
 def rows_named(connection: Connection, key: Column[Any], values: Iterable[str]) -> Iterator[Row[Any]]:
     """The rows of a table whose key is one of these, in no order; any number of them may be asked for."""
+    return rows_among(connection, select(key.table), key, values)
+
+
+def rows_among(connection: Connection, query: Select[Any], column: Column[Any], values: Iterable[Any]) -> Iterator[Row[Any]]:
+    """The rows of a query in which a column is one of these, in no order; any number of them may be asked for. What a query groups by
+    has to be that column."""
     for chunk in chunks(list(values)):
-        yield from connection.execute(select(key.table).where(key.in_(chunk)))
+        yield from connection.execute(query.where(column.in_(chunk)))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, and_, delete, insert, select, update
 
 from mixpeek_dagster.catalog import request_tables, tables
-from mixpeek_dagster.catalog.rows import chunks
+from mixpeek_dagster.catalog.rows import chunks, rows_among
 from mixpeek_dagster.models.ids import BucketId, ObjectId, SyncId
 
 _keys, _objects, _left = tables.source_keys, tables.objects, request_tables.left_syncs
@@ -29,12 +29,12 @@ class SharedKeyRecords:
 
     def known(self, sync_ids: Collection[SyncId], keys: Sequence[bytes]) -> list[KnownFile]:
         """These keys where these syncs have registered them with an object."""
-        found: list[KnownFile] = []
-        for chunk in chunks(keys) if sync_ids else ():
-            mine = and_(_keys.c.sync_id.in_(sync_ids), _keys.c.key.in_(chunk), _keys.c.object_id.is_not(None))
-            rows = self._connection.execute(select(_keys.c.sync_id, _keys.c.key, _keys.c.object_id).where(mine))
-            found += [KnownFile(row[0], bytes(row[1]), row[2]) for row in rows]
-        return found
+        if not sync_ids:
+            return []
+        query = select(_keys.c.sync_id, _keys.c.key, _keys.c.object_id)
+        query = query.where(_keys.c.sync_id.in_(sync_ids), _keys.c.object_id.is_not(None))
+        rows = rows_among(self._connection, query, _keys.c.key, keys)
+        return [KnownFile(row[0], bytes(row[1]), row[2]) for row in rows]
 
     def give(self, object_ids: Iterable[str], sync_id: SyncId) -> None:
         """Let a sync be the one that reads these objects."""
