@@ -226,9 +226,8 @@ def _spread(function: Callable[[T], R], items: Sequence[T], *, threads: int, sto
 
 
 @contextmanager
-def lookahead(thunks: Iterable[Callable[[threading.Event], T]], *, by: int = 1) -> Iterator[Iterator[T]]:
-    """Results of `thunks` in order, the next one computed in a background thread while the caller works on the last; or, `by` 0, only
-    when the caller asks for it.
+def lookahead(thunks: Iterable[Callable[[threading.Event], T]]) -> Iterator[Iterator[T]]:
+    """Results of `thunks` in order, the next one computed in a background thread while the caller works on the last.
 
     The iterable itself is advanced in the caller's thread. What a thunk raises is raised at its turn. Leaving the block, by
     whatever exception, sets the event that thunks get and does not wait for the one that runs.
@@ -239,8 +238,7 @@ def lookahead(thunks: Iterable[Callable[[threading.Event], T]], *, by: int = 1) 
     def results() -> Iterator[T]:
         ahead: Future[T] | None = None
         for thunk in thunks:
-            begun = pool.submit(thunk, stop)
-            ready, ahead = (ahead, begun) if by else (begun, None)
+            ready, ahead = ahead, pool.submit(thunk, stop)
             if ready is not None:
                 yield ready.result()
         if ahead is not None:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import PurePosixPath
@@ -105,7 +106,8 @@ class _StepRun:
             windows = (partial(self._prepare, window, pool) for window in self.reader.windows(self.step.after))
             if self.careful:
                 self.reader.window = 1
-            with lookahead(windows, by=0 if self.careful else 1) as ready:
+            alone = nullcontext(window(threading.Event()) for window in windows)
+            with alone if self.careful else lookahead(windows) as ready:
                 for window in ready:
                     extractions = infer(self.extractor, window.prepared, threads=self.warehouse.settings.threads)
                     seconds, started = time.perf_counter() - started, time.perf_counter()
