@@ -227,11 +227,10 @@ def _settle_objects(records: Records, batch: Batch, part: BatchPart, *, now: str
     if error:
         undone = _undone(records, part, start)
         failed |= {item: error for position, item in items if position >= undone and item not in failed}
-    mine = {item for _, item in items} - records.objects.taken_later([item for _, item in items], batch)
-    records.objects.set_status(
-        [item for _, item in items if item in mine and item not in failed], ObjectStatus.COMPLETED, now=now
-    )
-    records.objects.fail({item: words for item, words in failed.items() if item in mine}, hopeless=hopeless, now=now)
+    later = records.objects.taken_later([item for _, item in items], batch)
+    done = [item for _, item in items if item not in failed and item not in later]
+    records.objects.set_status(done, ObjectStatus.COMPLETED, now=now)
+    records.objects.fail({item: words for item, words in failed.items() if item not in later}, hopeless=hopeless, now=now)
 
 
 def _undone(records: Records, part: BatchPart, start: int) -> int:

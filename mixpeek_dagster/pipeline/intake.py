@@ -147,12 +147,12 @@ class Intake:
         reconcile = self._sync.spec.reconcile
         state = KeyState(row[4]) if row else None
         listed, (entry, fault) = entry, recordable(entry)
-        taken.skipped_bytes += listed.size if fault else 0
         same = row is not None and entry[:4] == row[:4]
         kind = self._property(entry)
+        if fault or kind is None:
+            taken.skipped_bytes += listed.size
         if kind is None:
             taken.skipped += 1
-            taken.skipped_bytes += 0 if fault else entry.size
             if row is not None and existing is None:
                 taken.gone_keys.append(entry.key)
             elif row is not None and reconcile.on_filter_drift:
