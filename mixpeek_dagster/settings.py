@@ -90,10 +90,10 @@ class Settings:
     Attributes:
         home: state of the warehouse: the SQLite catalog, managed blobs, model packs (`MIXPEEK_HOME`, default `.mixpeek`).
         blobs_url: where uploads and other files of our own are kept: `s3://bucket/prefix?region=…&endpoint_url=…` with this machine's
-            credentials, `gs://bucket/prefix?endpoint_url=…`, or `az://container/prefix?account_name=…&endpoint_url=…`
+            credentials, `gs://bucket/prefix?endpoint_url=…&service_account=…`, or `az://container/prefix?account_name=…&endpoint_url=…`
             (`MIXPEEK_BLOBS`, default a folder under `home`).
         google_credentials: the key file of a service account, for `gs://` and this machine's own credentials
-            (`GOOGLE_APPLICATION_CREDENTIALS`).
+            (`GOOGLE_APPLICATION_CREDENTIALS`, default the account that Google gives to this machine).
         azure_account, azure_key: a storage account and its key, for `az://` (`AZURE_STORAGE_ACCOUNT`, `AZURE_STORAGE_KEY`).
         azure_identity: this machine's own identity at Azure, for syncs that may use it.
         catalog_url: SQLAlchemy URL of the catalog (`MIXPEEK_CATALOG_URL`, default a SQLite file under `home`).

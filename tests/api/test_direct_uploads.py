@@ -21,6 +21,7 @@ from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.storage import gcs, managed_s3
 from tests.api.conftest import open_warehouse
 from tests.servers import S3Server, s3_client
+from tests.storage.google_stub import GoogleStub, google_machine
 from tests.storage.scripted import Answer, scripted
 from tests.storage.test_azure import ACCOUNT, KEY, Account
 from tests.storage.test_gcs import call
@@ -65,6 +66,15 @@ def gcs_place(fake_gcs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture
+def gcs_machine_place(fake_gcs: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    """Without a key file, on a machine of Google's."""
+    bucket = new_name("uploads")
+    call(f"{fake_gcs}/storage/v1/b?project=test", "POST", json.dumps({"name": bucket}).encode(), "application/json")
+    with google_machine(monkeypatch, GoogleStub()):
+        yield Place({"blobs_url": f"gs://{bucket}/warehouse?endpoint_url={fake_gcs}"}, fake_gcs)
+
+
+@pytest.fixture
 def azure_place(azurite: str) -> Place:
     container = new_name("uploads")
     Account(azurite).call("PUT", f"/{container}?restype=container")
@@ -72,7 +82,7 @@ def azure_place(azurite: str) -> Place:
     return Place(settings, azurite, once=True, plain=False)
 
 
-@pytest.fixture(params=["s3", "gcs", "azure"])
+@pytest.fixture(params=["s3", "gcs", "gcs_machine", "azure"])
 def place(request: pytest.FixtureRequest) -> Place:
     found: Place = request.getfixturevalue(f"{request.param}_place")
     return found
