@@ -94,8 +94,9 @@ class Settings:
             (`MIXPEEK_BLOBS`, default a folder under `home`).
         google_credentials: the key file of a service account, for `gs://` and this machine's own credentials
             (`GOOGLE_APPLICATION_CREDENTIALS`, default the account that Google gives to this machine).
-        azure_account, azure_key: a storage account and its key, for `az://` (`AZURE_STORAGE_ACCOUNT`, `AZURE_STORAGE_KEY`).
-        azure_identity: this machine's own identity at Azure, for syncs that may use it.
+        azure_account, azure_key: a storage account and its key, for `az://` (`AZURE_STORAGE_ACCOUNT`, `AZURE_STORAGE_KEY`, the latter by
+            default `azure_identity`).
+        azure_identity: this machine's own identity at Azure, for `az://`, and for syncs that may use it.
         catalog_url: SQLAlchemy URL of the catalog (`MIXPEEK_CATALOG_URL`, default a SQLite file under `home`).
         index: name of the vector index, `embedded` or `weaviate` (`MIXPEEK_INDEX`).
         weaviate_url: base URL of the Weaviate server (`MIXPEEK_WEAVIATE_URL`), e.g. `http://127.0.0.1:8080`.

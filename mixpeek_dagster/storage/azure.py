@@ -66,12 +66,8 @@ MEANINGS: dict[str, Meaning] = {
     "ServerBusy": (ProviderDown, "it asks for fewer requests"),
 }
 
-BY_STATUS: dict[int, Meaning] = {
-    401: MEANINGS["AuthenticationFailed"],
-    403: MEANINGS["AuthenticationFailed"],
-    412: MEANINGS["ConditionNotMet"],
-    429: MEANINGS["ServerBusy"],
-}
+BY_STATUS: dict[int, str] = {401: "AuthenticationFailed", 403: "AuthenticationFailed", 412: "ConditionNotMet", 429: "ServerBusy"}
+"""What an answer without a code is taken for."""
 
 
 class AzureCredentials(BaseModel):
@@ -259,13 +255,14 @@ def dated(request: Request) -> Request:
     return request._replace(headers={"x-ms-date": formatdate(usegmt=True), "x-ms-version": API_VERSION, **request.headers})
 
 
-def error_from(response: BaseHTTPResponse, what: str) -> Exception:
-    """What an answer that is no success means."""
+def error_from(response: BaseHTTPResponse, what: str, *, also: Mapping[str, Meaning] = {}) -> Exception:
+    """What an answer that is no success means; `also` goes before `MEANINGS`."""
     status, code = response.status, response.headers.get("x-ms-error-code", "")
     read_all(response)
     if code == "BlobNotFound":
         return FileNotFoundError(f"{what} does not exist.")
-    kind, cause = MEANINGS.get(code) or BY_STATUS.get(status) or (ProviderError, "an answer that was not expected")
+    known, unknown = {**MEANINGS, **also}, (ProviderError, "an answer that was not expected")
+    kind, cause = known.get(code) or known.get(BY_STATUS.get(status, "")) or unknown
     if kind is ProviderError and (status >= 500 or status == 404):
         kind, cause = ProviderDown, "it failed inside, or is not Azure"
     said = f"{what}: Azure answered {status} {code or '(no code)'}: {cause}"

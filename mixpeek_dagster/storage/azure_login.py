@@ -14,11 +14,17 @@ STORAGE = "https://storage.azure.com/"
 WHO = "This machine's Azure identity"
 
 
-def own_identity(identity: AzureIdentity, client_id: str | None) -> Callable[[], Grant]:
+def own_identity(
+    identity: AzureIdentity,
+    client_id: str | None,
+    *,
+    otherwise: str = "name one in client_id, or give the connection an account_key",
+) -> Callable[[], Grant]:
     """Fetches tokens for storage: by a workload identity of Kubernetes where there is one, else that of App Service and its like, else
-    the metadata server of a virtual machine. `client_id` picks one of several."""
+    the metadata server of a virtual machine. `client_id` picks one of several; `otherwise` is what else to do where there is none."""
     if identity.token_file is not None:
         return partial(_of_pod, identity, client_id)
+    remedy = f"give it one, {otherwise}"
     query = {"resource": STORAGE, **({"client_id": client_id} if client_id else {})}
     if identity.endpoint and identity.header:
         url = f"{identity.endpoint}?{urlencode({'api-version': '2019-08-01', **query})}"
@@ -26,8 +32,8 @@ def own_identity(identity: AzureIdentity, client_id: str | None) -> Callable[[],
     else:
         url = f"http://{IDENTITY_HOST}/metadata/identity/oauth2/token?{urlencode({'api-version': '2018-02-01', **query})}"
         request = Request("GET", url, {"Metadata": "true"})
-    http = Http(allowed_hosts={host_of(url), IDENTITY_HOST})
-    return lambda: ask_for_token(http, lambda: request, who=WHO)
+    http = Http(allowed_hosts={host_of(url), IDENTITY_HOST}, host_from=f"that this machine has an identity at Azure, {otherwise}")
+    return lambda: ask_for_token(http, lambda: request, who=WHO, remedy=remedy)
 
 
 def _of_pod(identity: AzureIdentity, client_id: str | None) -> Grant:
@@ -49,4 +55,5 @@ def _of_pod(identity: AzureIdentity, client_id: str | None) -> Grant:
         "client_assertion": assertion,
     }
     url = f"{identity.authority.rstrip('/')}/{identity.tenant}/oauth2/v2.0/token"
-    return ask_for_token(Http(allowed_hosts={host_of(url)}), lambda: form_request(url, fields), who=WHO)
+    remedy = "check AZURE_CLIENT_ID, AZURE_TENANT_ID, and the identity's federated credential for this pod's service account"
+    return ask_for_token(Http(allowed_hosts={host_of(url)}), lambda: form_request(url, fields), who=WHO, remedy=remedy)

@@ -18,9 +18,11 @@ from fastapi.testclient import TestClient
 from mixpeek_dagster.models.values import utc_now
 from mixpeek_dagster.pipeline.uploads import sweep_uploads
 from mixpeek_dagster.pipeline.warehouse import Warehouse
+from mixpeek_dagster.settings import AzureIdentity
 from mixpeek_dagster.storage import gcs, managed_s3
 from tests.api.conftest import open_warehouse
-from tests.servers import S3Server, s3_client
+from tests.servers import S3Server, TlsServer, s3_client
+from tests.storage.azure_machine import entra_token
 from tests.storage.google_stub import GoogleStub, google_machine
 from tests.storage.scripted import Answer, scripted
 from tests.storage.test_azure import ACCOUNT, KEY, Account
@@ -82,7 +84,23 @@ def azure_place(azurite: str) -> Place:
     return Place(settings, azurite, once=True, plain=False)
 
 
-@pytest.fixture(params=["s3", "gcs", "gcs_machine", "azure"])
+@pytest.fixture
+def azure_machine_place(trusted_azurite: TlsServer) -> Iterator[Place]:
+    """Without the account's key, on a machine of Azure's."""
+    container, url = new_name("uploads"), trusted_azurite.url
+    Account(url).call("PUT", f"/{container}?restype=container")
+    told = json.dumps({"access_token": entra_token().access_token, "expires_in": 3600}).encode()
+    with scripted(lambda _asked: Answer(200, told)) as machine:
+        identity = AzureIdentity(endpoint=machine.url, header="hush")
+        settings = {
+            "blobs_url": f"az://{container}/warehouse?endpoint_url={url}",
+            "azure_account": ACCOUNT,
+            "azure_identity": identity,
+        }
+        yield Place(settings, url, once=True, plain=False)
+
+
+@pytest.fixture(params=["s3", "gcs", "gcs_machine", "azure", "azure_machine"])
 def place(request: pytest.FixtureRequest) -> Place:
     found: Place = request.getfixturevalue(f"{request.param}_place")
     return found
