@@ -60,6 +60,7 @@ class AzureIdentity:
         endpoint, header: of App Service, Functions and Container Apps (`IDENTITY_ENDPOINT`, `IDENTITY_HEADER`).
         token_file, tenant, client, authority: a workload identity of Kubernetes (`AZURE_FEDERATED_TOKEN_FILE`, `AZURE_TENANT_ID`,
             `AZURE_CLIENT_ID`, `AZURE_AUTHORITY_HOST`).
+        secret: of a service principal, instead of the token file (`AZURE_CLIENT_SECRET`).
     """
 
     endpoint: str | None = None
@@ -67,6 +68,7 @@ class AzureIdentity:
     token_file: Path | None = None
     tenant: str | None = None
     client: str | None = None
+    secret: str | None = field(default=None, repr=False)
     authority: str = "https://login.microsoftonline.com"
 
     @classmethod
@@ -79,6 +81,7 @@ class AzureIdentity:
             token_file=Path(token_file) if token_file else None,
             tenant=environ.get("AZURE_TENANT_ID") or None,
             client=environ.get("AZURE_CLIENT_ID") or None,
+            secret=environ.get("AZURE_CLIENT_SECRET") or None,
             authority=environ.get("AZURE_AUTHORITY_HOST") or cls.authority,
         )
 
