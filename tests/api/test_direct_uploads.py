@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ from mixpeek_dagster.pipeline.uploads import sweep_uploads
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.settings import AzureIdentity
 from mixpeek_dagster.storage import gcs, managed_s3
+from mixpeek_dagster.storage.gcs_iam import KeptAccount
 from tests.api.conftest import open_warehouse
 from tests.servers import S3Server, TlsServer, s3_client
 from tests.storage.azure_machine import entra_token
@@ -258,3 +260,24 @@ def test_uploads_that_nobody_confirms_are_given_up_with_their_files(
     assert warehouse.blobs.head(left["s3_key"]) is None
     with warehouse.catalog.reading() as records:
         assert records.uploads.get(never["upload_id"]).status == "FAILED"
+
+
+@pytest.mark.parametrize("place", ["gcs_machine"], indirect=True)
+def test_the_urls_of_many_uploads_are_signed_at_once(
+    client: TestClient, bucket: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two, sign = threading.Barrier(2, timeout=20), KeptAccount.sign
+
+    def together(account: KeptAccount, data: bytes) -> bytes:
+        two.wait()
+        return sign(account, data)
+
+    monkeypatch.setattr(KeptAccount, "sign", together)
+    files = [{"filename": f"{number}.txt", "content_type": "text/plain", "file_size_bytes": len(BODY)} for number in range(6)]
+    uploads = client.post(f"/v1/buckets/{bucket['bucket_id']}/uploads/batch", json={"uploads": files}).json()["uploads"]
+    assert [upload["filename"] for upload in uploads] == [file["filename"] for file in files]
+    assert all(upload["s3_key"] in upload["presigned_url"] for upload in uploads)
+    listed = client.post(f"/v1/buckets/{bucket['bucket_id']}/uploads/list", json={"return_presigned_urls": True}).json()[
+        "results"
+    ]
+    assert all(upload["s3_key"] in upload["presigned_url"] for upload in listed)
