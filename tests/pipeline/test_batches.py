@@ -1,13 +1,15 @@
 """The life of a batch, from DRAFT to its end, through every kind of interruption."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from mixpeek_dagster.catalog import Records
 from mixpeek_dagster.errors import BadRequest, NotFound, WrongState
-from mixpeek_dagster.models.batches import MAX_STALLS, Batch, BatchStatus, PartStatus
+from mixpeek_dagster.models.batches import MAX_STALLS, MOST_STALLS, Batch, BatchStatus, PartStatus
+from mixpeek_dagster.models.collections import Collection
+from mixpeek_dagster.models.documents import Document
 from mixpeek_dagster.models.ids import BucketId
 from mixpeek_dagster.models.objects import ObjectStatus
 from mixpeek_dagster.pipeline import extraction
@@ -318,6 +320,27 @@ def test_files_that_kill_their_runs_one_after_the_other_take_none_of_the_others_
     statuses = [stored.status for stored in library.objects().values()]
     assert (statuses.count(ObjectStatus.COMPLETED), statuses.count(ObjectStatus.FAILED)) == (195, 5)
     library.assert_exact()
+
+
+def test_runs_that_die_when_they_write_to_the_index_come_to_an_end(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what they have written themselves: the next brings that to the index, and dies of its own."""
+    library.with_settings(index="mixpeek_dagster.testing:FakeIndex")
+    library.warehouse.__dict__.pop("index", None)
+    poisoned(library)
+    library.poll()
+    dead, index_documents = set[str](), extraction.index_documents
+
+    def indexing(warehouse: Warehouse, collection: Collection, documents: Sequence[Document]) -> None:
+        own = {str(one.run_id) for one in documents} - dead
+        dead.update(own)
+        if own:
+            raise Killed
+        index_documents(warehouse, collection, documents)
+
+    monkeypatch.setattr(extraction, "index_documents", indexing)
+    assert run_until_settled(library, set(), monkeypatch) == MOST_STALLS
+    assert library.statuses() == {BatchStatus.FAILED}
+    assert library.object_statuses() == {ObjectStatus.FAILED}
 
 
 @pytest.mark.parametrize("marked", ["middle", "top"])
