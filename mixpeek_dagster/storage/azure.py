@@ -149,7 +149,7 @@ class AzureSource:
     """The files below one prefix of one container."""
 
     Config = AzureConfig
-    capabilities = Capabilities(order="bytes", start_after=False)
+    capabilities = Capabilities(order="bytes", start_after=False, shows_restored=True)
 
     def __init__(self, place: Place, *, http: Http, base_url: str, authorize: Callable[[Request], Request]) -> None:
         self.place = place

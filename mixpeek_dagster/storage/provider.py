@@ -53,6 +53,7 @@ class Capabilities:
         presign: the provider can hand out time-limited URLs.
         digests: pages have a `digest`.
         feed: it tells of changes before a listing does (`feed.FeedSource`).
+        shows_restored: an archived file that can be read for a while is listed with a class that can be read.
     """
 
     order: Literal["bytes", "unordered"]
@@ -60,6 +61,7 @@ class Capabilities:
     presign: bool = False
     digests: bool = False
     feed: bool = False
+    shows_restored: bool = False
 
 
 class ObjectSource(Protocol):

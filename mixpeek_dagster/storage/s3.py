@@ -29,7 +29,7 @@ from mixpeek_dagster.storage.s3_credentials import CredentialSource, credentials
 from mixpeek_dagster.storage.s3_errors import error_from
 from mixpeek_dagster.storage.s3_events import QueueFeed
 from mixpeek_dagster.storage.s3_listing import parse_page, plain_etag
-from mixpeek_dagster.storage.s3_requests import bucket_url, sign
+from mixpeek_dagster.storage.s3_requests import bucket_url, is_aws, sign
 
 LARGEST_PAGE = 1000
 LISTING_TRIES = 3
@@ -53,6 +53,7 @@ class S3Source:
             presign=True,
             digests=True,
             feed=config.events is not None,
+            shows_restored=endpoint is not None and is_aws(endpoint),
         )
         self._config = config
         self._credentials = credentials
@@ -161,8 +162,10 @@ class S3Source:
 
     def _read_page(self, query: Mapping[str, str], known: bytes) -> Page:
         """One listing request; an answer that broke off is asked for again, as it may be the connection's fault."""
+        # Others may refuse a header that they do not know.
+        headers = {"x-amz-optional-object-attributes": "RestoreStatus"} if self.capabilities.shows_restored else {}
         for attempt in range(LISTING_TRIES):
-            response = self._send("GET", None, query)
+            response = self._send("GET", None, query, headers)
             if response.status != 200:
                 raise self._error(response)
             try:
