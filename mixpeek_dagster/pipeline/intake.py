@@ -148,7 +148,7 @@ class Intake:
         state = KeyState(row[4]) if row else None
         listed, (entry, fault) = entry, recordable(entry)
         same = row is not None and entry[:4] == row[:4]
-        kind = self._property(entry)
+        kind = self._property(entry._replace(key=listed.key))
         if fault or kind is None:
             taken.skipped_bytes += listed.size
         if kind is None:
@@ -196,7 +196,7 @@ class Intake:
             return
         try:
             if fault:
-                raise SchemaViolation(f"File {self._path(entry)!r}: {fault}.")
+                raise SchemaViolation(f"File {self._path(listed)!r}: {fault}.")
             stored = self._object(entry, kind, existing, generation=generation, now=now)
         except SchemaViolation as error:
             taken.keys.append(_key(entry, KeyState.REJECTED, earlier, error.message))
