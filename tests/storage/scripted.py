@@ -26,7 +26,7 @@ class Asked:
 @dataclass(frozen=True)
 class Answer:
     """What to say. `cut` closes the connection after that many bytes of the body; `length` announces another length; `drip_s` are
-    the seconds before every byte of the body."""
+    the seconds before every byte of the body, `drip_head_s` before every byte of what comes ahead of it."""
 
     status: int = 200
     body: bytes = b""
@@ -34,6 +34,7 @@ class Answer:
     cut: int | None = None
     length: int | None = None
     drip_s: float = 0.0
+    drip_head_s: float = 0.0
 
 
 def part_of(body: bytes, asked: Asked) -> Answer:
@@ -84,7 +85,12 @@ def scripted(answer: Callable[[Asked], Answer]) -> Iterator[Scripted]:
                 self.send_header(name, value)
             if "Content-Length" not in said.headers:
                 self.send_header("Content-Length", str(len(said.body) if said.length is None else said.length))
-            self.end_headers()
+            with contextlib.suppress(OSError):  # the client may have hung up
+                if said.drip_head_s:
+                    head, self._headers_buffer = b"".join([*self._headers_buffer, b"\r\n"]), []
+                    self._drip(head, said.drip_head_s)
+                else:
+                    self.end_headers()
             if self.command != "HEAD":
                 with contextlib.suppress(OSError):  # the client may have hung up
                     self._send_body(said)
@@ -95,8 +101,11 @@ def scripted(answer: Callable[[Asked], Answer]) -> Iterator[Scripted]:
             if not said.drip_s:
                 self.wfile.write(said.body[: said.cut])
                 return
-            for byte in said.body[: said.cut]:
-                time.sleep(said.drip_s)
+            self._drip(said.body[: said.cut], said.drip_s)
+
+        def _drip(self, data: bytes, each_s: float) -> None:
+            for byte in data:
+                time.sleep(each_s)
                 self.wfile.write(bytes([byte]))
 
         do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _respond  # the names that http.server calls

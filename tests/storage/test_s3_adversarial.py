@@ -198,6 +198,31 @@ def test_an_answer_that_drips_is_given_up(answer: Answer, monkeypatch: pytest.Mo
         assert len(server.asked) == 1, "another try would take as long"
 
 
+@pytest.mark.parametrize("status", [100, 200, 403])
+def test_an_answer_whose_headers_drip_is_given_up(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mixpeek_dagster.storage.egress.HEADERS_S", 0.3)
+    with scripted(lambda _asked: Answer(status, GOOD, drip_head_s=0.02)) as server:
+        source = source_of(server)
+        source._http.backoff = Backoff(sleep=lambda _: None, tries=2)
+        with pytest.raises(ProviderDown, match="did not answer in time"):
+            source.list_page()
+        assert len(server.asked) == 2
+
+
+def test_headers_that_come_byte_by_byte_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within the time that they may take; the body has its own."""
+    with scripted(lambda _asked: Answer(body=GOOD, drip_head_s=0.001)) as server:
+        source = source_of(server)
+        monkeypatch.setattr("mixpeek_dagster.storage.egress.HEADERS_S", 30.0)
+        assert len(source.list_page().entries) == 2
+        assert len(source.list_page().entries) == 2
+        assert len(server.connections) == 1
+    with scripted(lambda _asked: Answer(body=GOOD, drip_s=0.002)) as server:
+        source = source_of(server)
+        monkeypatch.setattr("mixpeek_dagster.storage.egress.HEADERS_S", 0.2)
+        assert len(source.list_page().entries) == 2
+
+
 @pytest.mark.parametrize("headers_first", [False, True])
 def test_a_server_that_says_nothing_is_not_waited_for_four_times(headers_first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mixpeek_dagster.storage.egress.READ_S", 0.3)
