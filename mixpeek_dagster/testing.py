@@ -223,8 +223,8 @@ class FakeSource:
     def location(self, key: bytes) -> str:
         return f"{self.uri.removesuffix(self.prefix.decode().strip('/'))}/{key!r}"
 
-    def check(self) -> None:
-        self._called("check")
+    def check(self) -> bool:
+        return any(key.startswith(self.prefix) for key in self._called("check").files)
 
     def _called(self, name: str) -> FakeWorld:
         self.world.calls[name] += 1
