@@ -50,7 +50,7 @@ def part_of(body: bytes, asked: Asked) -> Answer:
 
 class Scripted:
     """A running server: `url`, `host` and an `other_host` that is the same server, what it was `asked`, and the client ports of its
-    `connections`."""
+    `connections`, and how many bytes it has `dripped`."""
 
     def __init__(self, port: int) -> None:
         self.host = f"127.0.0.1:{port}"
@@ -58,6 +58,7 @@ class Scripted:
         self.url = f"http://{self.host}"
         self.asked: list[Asked] = []
         self.connections: set[int] = set()
+        self.dripped = 0
 
 
 @contextlib.contextmanager
@@ -107,6 +108,7 @@ def scripted(answer: Callable[[Asked], Answer]) -> Iterator[Scripted]:
             for byte in data:
                 time.sleep(each_s)
                 self.wfile.write(bytes([byte]))
+                server.dripped += 1
 
         do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _respond  # the names that http.server calls
 
