@@ -1,6 +1,7 @@
 """A web server on loopback that answers as a test scripts it, for servers that misbehave."""
 
 import contextlib
+import io
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -86,25 +87,20 @@ def scripted(answer: Callable[[Asked], Answer]) -> Iterator[Scripted]:
                 self.send_header(name, value)
             if "Content-Length" not in said.headers:
                 self.send_header("Content-Length", str(len(said.body) if said.length is None else said.length))
+            wire, self.wfile = self.wfile, io.BytesIO()
+            self.end_headers()
+            head, self.wfile = self.wfile.getvalue(), wire
             with contextlib.suppress(OSError):  # the client may have hung up
-                if said.drip_head_s:
-                    head, self._headers_buffer = b"".join([*self._headers_buffer, b"\r\n"]), []
-                    self._drip(head, said.drip_head_s)
-                else:
-                    self.end_headers()
-            if self.command != "HEAD":
-                with contextlib.suppress(OSError):  # the client may have hung up
-                    self._send_body(said)
+                self._drip(head, said.drip_head_s)
+                if self.command != "HEAD":
+                    self._drip(said.body[: said.cut], said.drip_s)
             if said.cut is not None or said.length is not None:
                 self.close_connection = True
 
-        def _send_body(self, said: Answer) -> None:
-            if not said.drip_s:
-                self.wfile.write(said.body[: said.cut])
-                return
-            self._drip(said.body[: said.cut], said.drip_s)
-
         def _drip(self, data: bytes, each_s: float) -> None:
+            if not each_s:
+                self.wfile.write(data)
+                return
             for byte in data:
                 time.sleep(each_s)
                 self.wfile.write(bytes([byte]))
