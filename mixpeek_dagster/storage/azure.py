@@ -32,7 +32,7 @@ from mixpeek_dagster.storage.egress import check_url
 from mixpeek_dagster.storage.http import Http, Request, body_stream, no_answer_now, read_all, read_chunks
 from mixpeek_dagster.storage.parts import READABLE, range_header
 from mixpeek_dagster.storage.places import Place, ServerUrl, place_of
-from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
+from mixpeek_dagster.storage.provider import Capabilities, Entry, Page, reads_a_file
 from mixpeek_dagster.storage.tokens import BearerToken, host_of
 from mixpeek_dagster.storage.xml_answers import parse_xml
 
@@ -145,7 +145,7 @@ class AzureSource:
     """The files below one prefix of one container."""
 
     Config = AzureConfig
-    capabilities = Capabilities(order="bytes", start_after=False)
+    capabilities = Capabilities(order="bytes", start_after=False, shows_restored=True)
 
     def __init__(self, place: Place, *, http: Http, base_url: str, authorize: Callable[[Request], Request]) -> None:
         self.place = place
@@ -232,13 +232,8 @@ class AzureSource:
     def location(self, key: bytes) -> str:
         return f"azure://{self._base_url.partition('://')[2]}/{self.place.bucket}/{key.decode('utf-8', 'backslashreplace')}"
 
-    def check(self) -> None:
-        for entry in self.list_page(limit=1).entries:
-            try:
-                with self.open(entry.key, length=1) as stream:
-                    stream.read(1)
-            except (Archived, FileNotFoundError):
-                pass  # readable, but for this file
+    def check(self) -> bool:
+        return reads_a_file(self)
 
     def _path(self, key: bytes) -> str:
         return f"/{quote(self.place.bucket)}/{quote(key, safe='/~')}"

@@ -29,7 +29,7 @@ from mixpeek_dagster.storage.http import Http, Request, body_stream, no_answer_n
 from mixpeek_dagster.storage.json_answers import MALFORMED, read_json
 from mixpeek_dagster.storage.parts import READABLE, range_header
 from mixpeek_dagster.storage.places import Place, ServerUrl, place_of
-from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
+from mixpeek_dagster.storage.provider import Capabilities, Entry, Page, reads_a_file
 from mixpeek_dagster.storage.tokens import BearerToken, Grant, ask_for_token, form_request, host_of, send_as, sign_jwt
 
 READ_ONLY = "https://www.googleapis.com/auth/devstorage.read_only"
@@ -193,10 +193,8 @@ class GCSSource:
     def location(self, key: bytes) -> str:
         return f"gs://{self.place.bucket}/{key.decode('utf-8', 'backslashreplace')}"
 
-    def check(self) -> None:
-        for entry in self.list_page(limit=1).entries:
-            with self.open(entry.key, length=1) as stream:
-                stream.read(1)
+    def check(self) -> bool:
+        return reads_a_file(self)
 
     def _object_path(self, key: bytes) -> str:
         return object_path(self.place.bucket, key)

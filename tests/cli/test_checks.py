@@ -68,6 +68,18 @@ def test_a_place_without_files_says_so(library: Library, say: Say) -> None:
     assert found["detail"].endswith("can be listed and read")
 
 
+def test_a_source_is_listed_once_and_a_byte_of_it_read(library: Library, say: Say) -> None:
+    def answer(asked: Asked) -> Answer:
+        return Answer(body=page_xml(["a.txt"]) if "list-type" in asked.query else b"a", headers={"ETag": '"e1"'})
+
+    with scripted(answer) as server:
+        follow_s3(library, S3Server(url=server.url))
+        (found,) = [one for one in say(exits=0) if one["kind"] == "sync"]
+        asked = [(one.query.get("max-keys"), one.headers.get("Range")) for one in server.asked]
+    assert found["detail"] == "s3://b/ can be listed and read"
+    assert asked == [("1", None), (None, "bytes=0-0")]
+
+
 def test_a_source_that_refuses_fails_the_check_and_the_table_says_so(library: Library, say: Say) -> None:
     def refuse(_: str) -> None:
         raise AccessDenied("the key may not list")
