@@ -204,9 +204,9 @@ class SyncRecords(ConnectionRecords):
 
     def prune_jobs(self, *, before: str, limit: int) -> int:
         """Forget passes that began before a time and have ended, at most `limit`; how many."""
-        # Joined, so that each sync is one range of the index.
-        of_syncs = select(_jobs.c.sync_job_id).join(_syncs, _syncs.c.sync_id == _jobs.c.sync_id)
-        old = of_syncs.where(_jobs.c.started_at < before, _jobs.c.completed_at.is_not(None)).limit(limit)
+        of_syncs = _jobs.c.sync_id.in_(select(_syncs.c.sync_id))  # all of them: each is one range of the index
+        ended = (_jobs.c.started_at < before, _jobs.c.completed_at.is_not(None))
+        old = select(_jobs.c.sync_job_id).where(of_syncs, *ended).limit(limit)
         return self._connection.execute(delete(_jobs).where(_jobs.c.sync_job_id.in_(old))).rowcount
 
     # Dead letters: keys that cannot become objects as they are
