@@ -71,6 +71,7 @@ def advance(warehouse: Warehouse, sync_id: SyncId, *, budget_s: float, force: bo
     owner = warehouse.new_holder()
     with warehouse.catalog.transaction() as records:
         now = warehouse.now()
+        records.syncs.hold(sync_id)  # as it is read, it is locked: a pass of another process may be ending
         sync = records.syncs.get(sync_id)
         wanted = force or records.syncs.is_due(sync_id, now=now)
         if not wanted or sync.status is SyncStatus.SUSPENDED:
