@@ -154,7 +154,8 @@ def moved_on(cursor: SyncCursor, page: Page, found: Findings, *, is_idle: bool, 
         seconds=seconds,
     )
     behind = entries[-1].key if entries else cursor.after_key
-    return turned(cursor, behind, page.token, counters, is_whole=found.is_whole, is_idle=is_idle)
+    counted = cursor.model_copy(update={"new_keys": cursor.new_keys + taken.new_keys})
+    return turned(counted, behind, page.token, counters, is_whole=found.is_whole, is_idle=is_idle)
 
 
 def turned(
@@ -206,7 +207,7 @@ def room_of(cursor: SyncCursor, spec: SyncSpec) -> int:
 def held_deletes(cursor: SyncCursor, spec: SyncSpec, *, missing: int, registered: int) -> int:
     """How many deletes are too many to believe: more than 100 and the allowed share, or everything there was; and more than were
     confirmed."""
-    done, before = cursor.counters, registered - cursor.counters.new
+    done, before = cursor.counters, registered - cursor.new_keys
     is_same_sync = cursor.config_hash == cursor.pass_hash and spec.max_deleted_ratio < 1
     # Nothing was listed that the filters take; or other files in place of all that there were, as with somebody else's credentials.
     vanished = done.listed == done.skipped or (is_same_sync and missing >= before > 1)

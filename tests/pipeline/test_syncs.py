@@ -1386,17 +1386,20 @@ def delete(library: Library) -> None:
         delete_sync(records, library.warehouse, library.now(), now=library.warehouse.now())
 
 
-def test_other_files_in_place_of_all_that_there_were_are_not_believed(library: Library) -> None:
+@pytest.mark.parametrize("storage_class", ["STANDARD", "GLACIER"], ids=["readable", "archived"])
+def test_other_files_in_place_of_all_that_there_were_are_not_believed(library: Library, storage_class: str) -> None:
     """So it looks when credentials are those of another account."""
     fill(library, "a.txt", "b.txt", "c.txt")
     library.cycle()
     kept = dict(library.world.files)
     library.world.files.clear()
-    fill(library, "theirs.txt")
+    library.world.put("theirs.txt", b"x", storage_class=storage_class)
+    assert plan_sync(library.warehouse, library.sync.sync_id).counters.held == 3
     counters = library.poll().counters
-    assert (counters.new, counters.deleted, counters.held) == (1, 0, 3)
+    assert (counters.new + counters.failed, counters.deleted, counters.held) == (1, 0, 3)
     assert "nothing was deleted" in str(library.now().last_error)
     library.world.files.update(kept)
+    library.world.delete("theirs.txt")
     assert library.poll().counters.held == 0
     library.assert_follows_source()
 
