@@ -272,7 +272,7 @@ class SyncCursor(Value):
     `taken_before` are those that earlier runs took. `new_keys` is how many keys it has registered. `confirmed_deletes` is how many deletes
     somebody allowed; `deletes_believed` says that the guard has passed those of this pass. Of its missing files `refused` may not be
     asked for, the first for the reason `refusal`. `feed_position` is how far the provider's change feed was followed, and `feed_deleted`
-    how many objects it led to the end of since the last pass.
+    how many objects it, or runs that could not read their files, led to the end of since the last pass.
     """
 
     phase: Phase = Phase.IDLE

@@ -89,6 +89,20 @@ def test_a_file_that_is_away_during_a_pass_is_read_at_its_end(listed: Library) -
     listed.assert_exact()
 
 
+def test_a_file_that_a_pass_took_away_before_it_was_looked_at_is_no_failure(listed: Library) -> None:
+    def goes(name: str) -> None:
+        if name == "open":
+            listed.world.before = lambda _: None
+            listed.world.delete("a.txt")
+            listed.poll()
+
+    listed.world.before = goes
+    (report,) = listed.run()
+    assert (report.step.skipped, report.step.failed, report.step.documents) == (1, 0, 5)
+    listed.assert_follows_source()
+    listed.assert_exact()
+
+
 def test_files_of_a_source_that_was_away_while_they_were_read_are_read_when_it_is_back(listed: Library) -> None:
     kept = dict(listed.world.files)
     listed.world.files.clear()
@@ -122,15 +136,19 @@ def test_of_an_emptied_source_nothing_is_deleted_until_somebody_confirms(listed:
     assert listed.poll().counters.held == 6
 
 
-def test_a_step_deletes_as_many_as_a_pass_believes_without_asking(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("part", "deleted"), [(10_000, 40 + 40), (85, 40 + 40 + 5)], ids=["one run", "several runs"])
+def test_between_two_passes_no_more_is_deleted_than_one_believes_without_asking(
+    library: Library, monkeypatch: pytest.MonkeyPatch, part: int, deleted: int
+) -> None:
     windows_of(monkeypatch, 40)
+    library.with_settings(max_objects_per_run=part)
     for number in range(170):
         library.world.put(f"{number:03}.txt", b"x")
     library.poll()
     for number in range(160):
         library.world.delete(f"{number:03}.txt")
     run_all(library)
-    assert len(library.objects()) == 170 - 2 * 40, "a third window would have been more than a hundred"
+    assert len(library.objects()) == 170 - deleted, "another window would have been more than a hundred"
 
 
 @pytest.mark.parametrize("config", [{}, {"sync_mode": "initial_only"}], ids=["continuous", "initial only"])
