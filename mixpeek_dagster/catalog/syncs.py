@@ -348,10 +348,6 @@ class SyncRecords(ConnectionRecords):
         query = select(_keys.c.state, func.count()).where(_keys.c.sync_id == sync_id).group_by(_keys.c.state)
         return {KeyState(state): count for state, count in self._connection.execute(query)}
 
-    def rejected(self, sync_id: SyncId, *, limit: int = 1000) -> list[SourceKey]:
-        query = select(_keys).where(_keys.c.sync_id == sync_id, _keys.c.error.is_not(None)).order_by(_keys.c.key).limit(limit)
-        return [_key(row) for row in self._connection.execute(query)]
-
     def remove_keys(self, sync_id: SyncId, keys: Sequence[bytes]) -> None:
         self._pages.forget(sync_id, keys)
         for chunk in chunks(keys):

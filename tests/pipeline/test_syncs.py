@@ -33,6 +33,12 @@ def fill(library: Library, *names: str) -> None:
         library.world.put(name, name.encode())
 
 
+def letters(library: Library) -> list[SourceKey]:
+    """Files that cannot become objects."""
+    with library.warehouse.catalog.reading() as records:
+        return records.syncs.dead_letters(library.sync.sync_id, [KeyState.REJECTED, KeyState.ARCHIVED])[0]
+
+
 def many(count: int) -> list[str]:
     return [f"f{number:05d}.txt" for number in range(count)]
 
@@ -796,8 +802,7 @@ def test_files_that_do_not_fit_the_schema_are_listed_with_the_reason(library: Li
     counters = library.poll().counters
     assert (counters.failed, counters.new) == (1, 0)
     assert library.keys() == {"a.txt": KeyState.REJECTED}
-    with library.warehouse.catalog.reading() as records:
-        (rejected,) = records.syncs.rejected(library.sync.sync_id)
+    (rejected,) = letters(library)
     assert rejected.error == "File 'a.txt': required field 'title' is missing."
     assert library.poll().counters.failed == 0, "an unchanged file is not tried again"
     library.world.put("a.txt", b"edited")
@@ -838,8 +843,7 @@ def test_a_schema_that_changed_is_applied_to_every_file(library: Library) -> Non
     needs(library)
     assert library.poll().counters.new == 1
     library.assert_follows_source()
-    with library.warehouse.catalog.reading() as records:
-        assert records.syncs.rejected(library.sync.sync_id) == []
+    assert letters(library) == []
 
 
 def test_an_object_whose_new_content_is_rejected_goes_with_its_file(library: Library) -> None:
@@ -889,7 +893,7 @@ def test_an_archived_file_that_is_restored_for_a_while_is_read_when_it_is_requeu
     library.cycle()
     assert (library.keys(), library.texts()) == ({"a.txt": KeyState.ARCHIVED}, [])
     with library.warehouse.catalog.transaction() as records:  # restored: it is listed as before
-        (letter,) = records.syncs.rejected(library.sync.sync_id)
+        ((letter,), _) = records.syncs.dead_letters(library.sync.sync_id, [KeyState.ARCHIVED])
         assert letter.error == "stored as GLACIER: move it to a class that can be read, or restore it and requeue it"
         assert requeue(records, library.now(), [KeyState.ARCHIVED], now=NOW) == 1
     planned = plan_sync(library.warehouse, library.sync.sync_id).counters
@@ -1289,8 +1293,7 @@ def test_a_mapping_fills_fields_and_its_change_reaches_every_object(library: Lib
     library.configure(schema_mapping={"mappings": {"brand": {**folder, "required": True}}})
     fill(library, "loose.txt")
     assert library.poll().counters.failed == 1
-    with library.warehouse.catalog.reading() as records:
-        (rejected,) = records.syncs.rejected(library.sync.sync_id)
+    (rejected,) = letters(library)
     assert rejected.error == "File 'loose.txt': mapped field 'brand' is required, and the path does not say it."
 
 
