@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 pytest.register_assert_rewrite("tests.storage.contract", "tests.vectors.contract")  # before anything imports them
@@ -15,6 +16,8 @@ from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.testing import FakeIndex, FakeSource
 from tests.pipeline.worlds import Clock, Library, emptied, make_namespace
 
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 pytest_plugins = ["tests.servers", "tests.postgres", "tests.weaviate_server", "tests.sdk"]
 
 

@@ -39,7 +39,6 @@ REPEATABLE = settings(
     max_examples=int(EXAMPLES or 3),
     derandomize=True,
     database=None,
-    deadline=None,
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )

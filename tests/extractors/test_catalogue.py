@@ -1,7 +1,6 @@
 """The catalogue the API shows, and the two extractors without a model."""
 
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -60,13 +59,11 @@ def test_passthrough_makes_one_bare_document(models_folder: ModelStore) -> None:
         extractor.embed_query("anything", output="embedding")
 
 
-def test_the_stub_is_deterministic_fast_and_fails_on_request() -> None:
+def test_the_stub_is_deterministic_and_fails_on_request() -> None:
     models = ModelStore(Path("unused"))
     stub = create(STUB, {"fail_on": "poison"}, models=models)
     objects = texts(*(f"object {row}" for row in range(2000)), "with poison inside")
-    start = time.process_time()
     extractions = extract(stub, objects)
-    assert time.process_time() - start < 1
     assert [row for row, one in enumerate(extractions) if one.error] == [2000]
     vector = extractions[7].units[0].vectors["embedding"]
     assert vector.shape == (384,)

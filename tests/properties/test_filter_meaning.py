@@ -53,7 +53,7 @@ from tests.properties.worlds import (
 )
 
 EXAMPLES = int(os.environ.get("MIXPEEK_EXAMPLES", "40"))
-thorough = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+thorough = settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 
 Bytewise = String().with_variant(String(collation="C"), "postgresql")
 rows = Table(

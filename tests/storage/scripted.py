@@ -49,7 +49,7 @@ def part_of(body: bytes, asked: Asked) -> Answer:
 
 class Scripted:
     """A running server: `url`, `host` and an `other_host` that is the same server, what it was `asked`, and the client ports of its
-    `connections`."""
+    `connections`, and how many bytes it has `dripped`."""
 
     def __init__(self, port: int) -> None:
         self.host = f"127.0.0.1:{port}"
@@ -57,6 +57,7 @@ class Scripted:
         self.url = f"http://{self.host}"
         self.asked: list[Asked] = []
         self.connections: set[int] = set()
+        self.dripped = 0
 
 
 @contextlib.contextmanager
@@ -98,6 +99,7 @@ def scripted(answer: Callable[[Asked], Answer]) -> Iterator[Scripted]:
             for byte in said.body[: said.cut]:
                 time.sleep(said.drip_s)
                 self.wfile.write(bytes([byte]))
+                server.dripped += 1
 
         do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _respond  # the names that http.server calls
 

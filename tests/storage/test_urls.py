@@ -1,6 +1,5 @@
 """Fetching files by URL."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +71,8 @@ def test_a_file_that_is_larger_than_it_says_is_cut_off() -> None:
 
 
 def test_a_slow_server_is_given_up_after_the_total_time() -> None:
-    started = time.monotonic()
     with scripted(lambda _asked: Answer(body=b"x" * 1_000_000)) as server, pytest.raises(ProviderDown, match="too long"):
         read(server.url, server, total_s=0.0)
-    assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize(

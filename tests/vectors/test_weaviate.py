@@ -250,11 +250,9 @@ def test_a_server_killed_in_the_middle_of_a_write_keeps_what_it_acknowledged_and
             time.sleep(0.02)
         weaviate_server.kill()
         try:
-            started = time.monotonic()
             complaint = f"documents of collection {space.collection_id} were not indexed"
             with pytest.raises(VectorIndexError, match=complaint) as caught:
                 writing.result()
-            assert time.monotonic() - started < 60
         finally:
             weaviate_server.start()
     lost = set(caught.value.details["document_ids"])
@@ -295,12 +293,13 @@ def not_found(index: WeaviateIndex, space: Space, wanted: Sequence[Point]) -> li
 
 
 def test_a_stopped_server_is_reported_at_once_and_forgiven_when_it_is_back(
-    weaviate_server: WeaviateServer, world: World, index: WeaviateIndex
+    weaviate_server: WeaviateServer, world: World, index: WeaviateIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     space, some = world.space(), points(5)
     index.upsert(space, some)
     weaviate_server.kill()
     try:
+        monkeypatch.setattr(WeaviateIndex, "_connect", lambda _: pytest.fail("the client would try for a minute"))
         for call in (
             lambda: index.search(space, TEXT, some[0].vectors[TEXT], top_k=1),
             lambda: index.count(space),
@@ -309,14 +308,13 @@ def test_a_stopped_server_is_reported_at_once_and_forgiven_when_it_is_back(
             lambda: list(index.ids(space)),
             lambda: index.drop(space),
         ):
-            started = time.monotonic()
             with pytest.raises(VectorIndexError, match=r"does not answer.*MIXPEEK_WEAVIATE_URL and MIXPEEK_WEAVIATE_GRPC_PORT"):
                 call()
-            assert time.monotonic() - started < 5
         with pytest.raises(VectorIndexError, match="does not answer") as caught:
             index.upsert(space, some)
         assert caught.value.details["document_ids"] == [point.document_id for point in some]
     finally:
         weaviate_server.start()
+        monkeypatch.undo()
     index.upsert(space, some)
     assert index.search(space, TEXT, some[0].vectors[TEXT], top_k=1)[0].document_id == "doc_000000"

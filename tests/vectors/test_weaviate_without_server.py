@@ -2,7 +2,6 @@
 
 import logging
 import socket
-import time
 from datetime import UTC, datetime, timedelta, timezone
 from uuid import UUID
 
@@ -11,6 +10,7 @@ import pytest
 
 from mixpeek_dagster.errors import Invalid, UnknownName, VectorIndexError
 from mixpeek_dagster.settings import Settings
+from mixpeek_dagster.vectors import weaviate as adapter
 from mixpeek_dagster.vectors.embedded import EmbeddedIndex
 from mixpeek_dagster.vectors.index import Point, Space, open_index
 from mixpeek_dagster.vectors.weaviate import WeaviateIndex, _lost
@@ -94,30 +94,28 @@ def test_opening_an_index_connects_to_nothing(settings: Settings) -> None:
     rows.connection.close()
 
 
-def test_a_refused_connection_says_where_and_what_to_set() -> None:
+def test_a_refused_connection_says_at_once_where_and_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WeaviateIndex, "_connect", lambda _: pytest.fail("the client would try for a minute"))
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))  # bound but not listening: refuses
         port = held.getsockname()[1]
         index = WeaviateIndex(f"http://127.0.0.1:{port}", grpc_port=1, api_key="very-secret")
-        started = time.monotonic()
         with pytest.raises(
             VectorIndexError, match=rf"http://127.0.0.1:{port} \(gRPC port 1\) does not answer.*MIXPEEK_WEAVIATE_URL"
         ) as e:
             index.count(SPACE)
-        assert time.monotonic() - started < 2
         assert "very-secret" not in str(e.value)
 
 
-def test_a_server_that_accepts_and_never_answers_does_not_hang_us() -> None:
+def test_a_server_that_accepts_and_never_answers_does_not_hang_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapter, "CONNECT_S", 1)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         port = silent.getsockname()[1]
         index = WeaviateIndex(f"http://127.0.0.1:{port}", grpc_port=1)
-        started = time.monotonic()
         with pytest.raises(VectorIndexError, match="does not answer"):
             index.count(SPACE)
-        assert time.monotonic() - started < 30
 
 
 def test_losses_name_a_few_documents_and_list_all() -> None:
