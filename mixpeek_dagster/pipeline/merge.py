@@ -34,6 +34,9 @@ IDLE_PAGES = 1000
 TRIED_AGAIN = 10_000
 """So many failed objects are put into batches again at the end of one pass."""
 
+ASKED_AT_ONCE = 100
+"""So many missing files are asked for between two looks at the time, and before what was found is recorded and the lock prolonged."""
+
 _HEADS = 8
 
 

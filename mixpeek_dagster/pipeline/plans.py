@@ -19,6 +19,7 @@ from mixpeek_dagster.models.syncs import Counters, Phase, Sync
 from mixpeek_dagster.models.values import Value
 from mixpeek_dagster.pipeline.intake import Intake
 from mixpeek_dagster.pipeline.merge import (
+    ASKED_AT_ONCE,
     TRIED_AGAIN,
     ask_for,
     compare,
@@ -39,9 +40,6 @@ from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.storage.provider import ObjectSource
 
 _CHUNK = 500
-
-_ASKED = 100
-"""So many missing files are asked for between two looks at the time."""
 
 
 class CollectionCost(Value):
@@ -238,7 +236,7 @@ class _Planner:
         if held:
             self.cursor = cursor.model_copy(update={"counters": cursor.counters.plus(held=held)})
             return True
-        for rows in self.scratch.take_missing(at_a_time=_ASKED):
+        for rows in self.scratch.take_missing(at_a_time=ASKED_AT_ONCE):
             drifted = {row[0] for row in rows if row[3]}
             if len(drifted) < len(rows) and time.monotonic() >= deadline:
                 return False

@@ -20,6 +20,7 @@ from mixpeek_dagster.models.syncs import Counters, Phase, Sync, SyncCursor, Sync
 from mixpeek_dagster.pipeline.intake import Intake
 from mixpeek_dagster.pipeline.known_pages import known_page, passed_over, remember_page
 from mixpeek_dagster.pipeline.merge import (
+    ASKED_AT_ONCE,
     TRIED_AGAIN,
     ask_for,
     compare,
@@ -235,11 +236,11 @@ class _Pass:
     # Deletes
 
     def _confirm_missing(self) -> None:
-        """Ask for every missing key by name, a few hundred at a time; only what the provider says is gone loses its object. What it
+        """Ask for every missing key by name, a hundred at a time; only what the provider says is gone loses its object. What it
         refuses to tell stays missing."""
         sync_id, states = self.sync.sync_id, doomed_states(self.sync.spec)
         with self.warehouse.catalog.reading() as records:
-            doomed = records.syncs.doomed(sync_id, states, limit=500, after=self.cursor.after_key)
+            doomed = records.syncs.doomed(sync_id, states, limit=ASKED_AT_ONCE, after=self.cursor.after_key)
             is_new = bool(doomed) and not self.cursor.deletes_believed
             counts = records.syncs.count_keys(sync_id) if is_new else {}  # reads every key
         missing, registered = sum(counts.get(state, 0) for state in states), sum(counts.values())

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from mixpeek_dagster.catalog import Records
+from mixpeek_dagster.catalog.documents import DocumentRecords
 from mixpeek_dagster.catalog.syncs import SyncRecords
 from mixpeek_dagster.errors import CatalogError
 from mixpeek_dagster.models.objects import ObjectStatus
@@ -59,6 +60,11 @@ def test_a_pass_goes_on_from_where_the_last_holder_of_its_lock_left_it(library: 
     library.assert_follows_source()
 
 
+def somebody_waits(library: Library) -> bool:
+    with library.warehouse.catalog.reading() as records:
+        return bool(records.connection.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar())
+
+
 def _set_status(records: Records, object_ids: list[str]) -> None:
     records.objects.set_status(object_ids, ObjectStatus.COMPLETED, now=NOW)
 
@@ -86,8 +92,32 @@ def test_who_says_how_objects_are_takes_them_in_the_order_of_their_ids(
     with catalog.transaction() as records:
         records.objects.hold_all(["obj_a"])
         thread.start()
-        while not records.connection.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar():
+        while not somebody_waits(library):
             time.sleep(0.01)
         records.objects.hold_all(["obj_b"])
     thread.join(20)
     assert failed == []
+
+
+def test_a_file_that_goes_while_its_documents_are_written_takes_them_along(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library.world.put("a.txt", b"a")
+    library.world.put("b.txt", b"bb")
+    library.poll()
+    put, passes = DocumentRecords.put, list[threading.Thread]()
+
+    def put_later(self: DocumentRecords, *arguments: Any) -> int:
+        library.world.delete("a.txt")
+        passes.append(threading.Thread(target=library.poll))
+        passes[0].start()
+        while passes[0].is_alive() and not somebody_waits(library):
+            time.sleep(0.01)
+        return put(self, *arguments)
+
+    monkeypatch.setattr(DocumentRecords, "put", put_later)
+    library.run()
+    passes[0].join(20)
+    assert library.texts() == [2]
+    library.assert_follows_source()
+    library.assert_exact()
