@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from mixpeek_dagster.catalog import Records
 from mixpeek_dagster.catalog.syncs import LockLost
-from mixpeek_dagster.errors import AccessDenied, Transient, WrongState
+from mixpeek_dagster.errors import Transient, WrongState
 from mixpeek_dagster.models.batches import Batch
 from mixpeek_dagster.models.ids import ObjectId, SyncId
 from mixpeek_dagster.models.syncs import Counters, Phase, Sync, SyncCursor, SyncStatus
@@ -137,12 +137,8 @@ class _Look:
         answers = ask_for(self.source, self.keys)
         there = [answer for answer in answers if isinstance(answer, Entry)]
         gone = [key for key, answer in zip(self.keys, answers) if answer is None]
-        if self.doubt is not None:
-            for answer in answers:
-                if isinstance(answer, AccessDenied):
-                    raise answer
-            if gone and not self.source.list_page(limit=1).entries:
-                gone = []  # an unmounted or emptied folder looks like this: a pass asks before it deletes
+        if self.doubt is not None and gone and not self.source.list_page(limit=1).entries:
+            gone = []  # an unmounted or emptied folder looks like this: a pass asks before it deletes
         return there, gone
 
     def _believed(self) -> int:

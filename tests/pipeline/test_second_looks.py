@@ -1,5 +1,7 @@
 """A file that changes between being listed and being read is looked at again at once, and never for ever."""
 
+from collections.abc import Callable
+
 import pytest
 
 from mixpeek_dagster.errors import ProviderDown
@@ -17,6 +19,17 @@ def run_all(library: Library, *, most: int = 10) -> int:
         if not library.run():
             return number
     raise AssertionError("batches make batches for ever")
+
+
+def once(library: Library, method: str, happens: Callable[[], object]) -> None:
+    """Let something happen when the source is next called so."""
+
+    def before(name: str) -> None:
+        if name == method:
+            library.world.before = lambda _: None
+            happens()
+
+    library.world.before = before
 
 
 @pytest.fixture
@@ -90,13 +103,11 @@ def test_a_file_that_is_away_during_a_pass_is_read_at_its_end(listed: Library) -
 
 
 def test_a_file_that_a_pass_took_away_before_it_was_looked_at_is_no_failure(listed: Library) -> None:
-    def goes(name: str) -> None:
-        if name == "open":
-            listed.world.before = lambda _: None
-            listed.world.delete("a.txt")
-            listed.poll()
+    def goes() -> None:
+        listed.world.delete("a.txt")
+        listed.poll()
 
-    listed.world.before = goes
+    once(listed, "open", goes)
     (report,) = listed.run()
     assert (report.step.skipped, report.step.failed, report.step.documents) == (1, 0, 5)
     listed.assert_follows_source()
@@ -127,6 +138,42 @@ def test_a_file_that_a_later_batch_has_is_not_put_into_a_third(listed: Library) 
     run_all(listed)
     assert listed.texts() == [1, 1, 1, 1, 1, 7]
     listed.assert_exact()
+
+
+def test_what_a_pass_records_while_a_file_is_read_is_not_put_into_a_third_batch(listed: Library) -> None:
+    def changes() -> None:
+        listed.world.put("a.txt", b"changed")
+        listed.poll()
+
+    once(listed, "open", changes)
+    (report,) = listed.run()
+    assert (report.step.skipped, report.step.failed) == (1, 0)
+    assert len(listed.batches()) == 2
+    run_all(listed)
+    assert listed.texts() == [1, 1, 1, 1, 1, 7]
+    listed.assert_exact()
+
+
+def test_a_file_that_is_not_taken_any_more_when_it_is_read_loses_its_object(listed: Library) -> None:
+    listed.configure(file_filters={"max_size_bytes": 5})
+    listed.poll()
+    once(listed, "open", lambda: listed.world.put("a.txt", b"large by now"))
+    listed.run()
+    assert len(listed.batches()) == 1
+    assert sorted(listed.objects()) == [f"{name}.txt" for name in "bcdef"]
+    listed.assert_exact()
+
+
+def test_a_file_that_may_not_be_asked_for_keeps_no_other_from_being_looked_at(
+    listed: Library, refuse: Callable[[str], None]
+) -> None:
+    refuse("a")
+    listed.world.put("a.txt", b"changed")
+    listed.world.put("b.txt", b"changed, too")
+    (report,) = listed.run()
+    assert (report.step.skipped, report.step.failed, report.step.documents) == (1, 1, 4)
+    run_all(listed)
+    assert listed.texts() == [1, 1, 1, 1, 12]
 
 
 def test_of_an_emptied_source_nothing_is_deleted_until_somebody_confirms(listed: Library) -> None:

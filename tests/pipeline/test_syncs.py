@@ -23,8 +23,6 @@ from mixpeek_dagster.pipeline.sync_control import confirm_deletes, delete_sync, 
 from mixpeek_dagster.pipeline.sync_reports import DEAD, dead_letters
 from mixpeek_dagster.pipeline.syncs import LOCK_S, advance
 from mixpeek_dagster.pipeline.warehouse import Warehouse
-from mixpeek_dagster.storage.provider import Entry
-from mixpeek_dagster.testing import FakeSource
 from tests.pipeline.worlds import NOW, Library
 
 
@@ -53,20 +51,6 @@ def items(library: Library) -> list[list[str]]:
     """The object ids of every batch, oldest batch first."""
     with library.warehouse.catalog.reading() as records:
         return [[item for _, item in records.batches.items(batch.batch_id)] for batch in library.batches()]
-
-
-@pytest.fixture
-def refuse(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Refuse to be asked for the files whose names begin so; of none, once more for an empty name."""
-    original, closed = FakeSource.head, [""]
-
-    def head(self: FakeSource, key: bytes) -> Entry | None:
-        if closed[0] and key.startswith(closed[0].encode()):
-            raise AccessDenied(f"403 on {key.decode()}")
-        return original(self, key)
-
-    monkeypatch.setattr(FakeSource, "head", head)
-    return lambda name: closed.__setitem__(0, name)
 
 
 # What a pass sees
