@@ -170,11 +170,9 @@ class _Pass:
             job_id = SyncJobId(new_id("job"))
             trigger = "manual" if is_asked and asked.triggered_at else "scheduled"
             records.syncs.add_job(job_id, self.sync.sync_id, trigger=trigger, now=now)
-        if is_asked:
-            values["triggered_at"] = None
         # Due from here on until it ends, however it was started.
         cursor = cursor.model_copy(update={"job_id": job_id})
-        self._save(records, cursor, next_pass_at=now, **values)
+        self._save(records, cursor, next_pass_at=now, triggered_at=None, **values)
 
     # Listing
 
