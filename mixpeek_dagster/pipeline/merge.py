@@ -9,21 +9,17 @@ import operator
 from collections.abc import Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 from mixpeek_dagster.catalog import Records
 from mixpeek_dagster.catalog.syncs import KeyState
 from mixpeek_dagster.errors import AccessDenied, BadListing
 from mixpeek_dagster.models.buckets import Bucket
 from mixpeek_dagster.models.syncs import Counters, Phase, Sync, SyncCursor, SyncSpec
-from mixpeek_dagster.pipeline.intake import Intake, Taken
+from mixpeek_dagster.pipeline.intake import Intake, Row, Taken
 from mixpeek_dagster.storage.provider import Entry, ObjectSource, Page
 
 Answer = Entry | AccessDenied | None
 """A file that was asked for by name, and None where there is none: only what the provider says is gone loses its object."""
-
-Row = tuple[Any, ...]
-"""A registered key: the first six fields of `SourceKey`; of an unordered listing also the generation that has seen it last."""
 
 SURE_DELETES = 100
 """So many missing files are believed without asking, however small the source is."""
