@@ -19,8 +19,16 @@ from mixpeek_dagster.pipeline.signing import check_signature, sign
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 
 signed = APIRouter(prefix="/v1", tags=["signed"])
+CONTENT = "/objects/{object_id}/blobs/{index}/content"
 EXPIRES_S = 3600
 _CHUNK = 256 * 1024
+_HEADERS = {
+    "Content-Disposition": "attachment",
+    "Content-Security-Policy": "sandbox",
+    "Cache-Control": "private",
+    "Access-Control-Allow-Origin": "*",  # who has the URL may read it; nothing that a browser adds by itself is asked for
+    "Access-Control-Expose-Headers": "Accept-Ranges, Content-Range, ETag",
+}
 PARTIAL: dict[int | str, dict[str, Any]] = {
     206: {"description": "The part that was asked for"},
     416: {"model": ErrorResponse, "description": "The file ends before the part"},
@@ -91,7 +99,8 @@ def base_url(request: Request, warehouse: Warehouse) -> str:
     return warehouse.settings.public_url or str(request.base_url).rstrip("/")
 
 
-@signed.get("/objects/{object_id}/blobs/{index}/content", responses=PARTIAL)
+@signed.get(CONTENT, responses=PARTIAL)
+@signed.head(CONTENT, include_in_schema=False)
 def content(
     request: Request,
     object_id: Annotated[str, Path(max_length=255)],
@@ -100,19 +109,23 @@ def content(
     signature: Annotated[str, Query(max_length=200)],
     warehouse: Opened,
 ) -> Response:
-    """The bytes of one blob, or the part that a `Range` header asks for; the signature in the URL is the permission."""
+    """The bytes of one blob, or the part that a `Range` header asks for; the signature in the URL is the permission.
+
+    A HEAD tells what a GET without `Range` would.
+    """
+    is_get = request.method == "GET"
     check_signature("GET", request.url.path, expires=expires, signature=signature, settings=warehouse.settings)
     file = find_blob(warehouse, object_id, index)
-    headers = {"Content-Disposition": "attachment", "Content-Security-Policy": "sandbox", "Cache-Control": "private"}
+    headers = dict(_HEADERS)
     if file.size is None:
-        return _streamed(file, 200, headers)
+        return _streamed(file, 200, headers, has_body=is_get)
     revision = f"{file.blob.etag} {file.blob.version} {file.blob.text}".encode("utf-8", "replace")
     etag = f'"{hashlib.sha256(revision).hexdigest()[:32]}"'
     headers |= {"Accept-Ranges": "bytes", "ETag": etag}
     is_same = request.headers.get("If-Range", etag) == etag
-    part = asked_part(request.headers.get("Range"), file.size) if is_same else None
+    part = asked_part(request.headers.get("Range"), file.size) if is_same and is_get else None
     if part is None:
-        return _streamed(file, 200, {**headers, "Content-Length": str(file.size)})
+        return _streamed(file, 200, {**headers, "Content-Length": str(file.size)}, has_body=is_get)
     if not part.length:
         words = f"The file ends before the part that was asked for: it has {file.size} bytes."
         answer = envelope(416, words, type="RangeNotSatisfiableError", code="range_not_satisfiable")
@@ -122,15 +135,20 @@ def content(
     return _streamed(file, 206, {**headers, "Content-Length": str(part.length)}, part)
 
 
-def _streamed(file: BlobFile, status: int, headers: dict[str, str], part: Part | None = None) -> StreamingResponse:
+def _streamed(
+    file: BlobFile, status: int, headers: dict[str, str], part: Part | None = None, *, has_body: bool = True
+) -> StreamingResponse:
     """The file is opened before anything is answered, so that what is wrong with it becomes an error answer."""
     opened = ExitStack()
     try:
         stream = opened.enter_context(file.open(start=part.start, length=part.length) if part else file.open())
     except FileNotFoundError as error:
         raise NotFound("The file of this blob is gone.") from error
+    if not has_body:
+        opened.close()
+    body = _chunks(opened, stream) if has_body else iter(())
     media_type = file.blob.mime_type or "application/octet-stream"
-    return StreamingResponse(_chunks(opened, stream), status_code=status, media_type=media_type, headers=headers)
+    return StreamingResponse(body, status_code=status, media_type=media_type, headers=headers)
 
 
 def _chunks(opened: ExitStack, stream: BinaryIO) -> Iterator[bytes]:

@@ -276,10 +276,12 @@ class BatchRecords:
         done = self._connection.execute(update(_parts).where(*where).values(status=to, **values))
         return done.rowcount == 1
 
-    def beat(self, part: BatchPart, *, run_id: str, now: str, stalls: int) -> bool:
-        """Say that the run is alive and gets on; False when the part is not its any more (canceled, or taken over by a later run)."""
+    def beat(self, part: BatchPart, *, run_id: str, now: str, stalls: int | None) -> bool:
+        """Say that the run is alive, and gets on unless `stalls` is None; False when the part is not its any more (canceled, or taken
+        over by a later run)."""
         where = [*_is(part), _parts.c.run_id == run_id, _parts.c.status == PartStatus.RUNNING]
-        return self._connection.execute(update(_parts).where(*where).values(heartbeat_at=now, stalls=stalls)).rowcount == 1
+        alive = {"heartbeat_at": now} | ({} if stalls is None else {"stalls": stalls})
+        return self._connection.execute(update(_parts).where(*where).values(alive)).rowcount == 1
 
     # Steps
 

@@ -111,6 +111,12 @@ class Batch(Value):
     completed_at: str | None = None
 
 
+MAX_STALLS = 5
+CAREFUL = MAX_STALLS - 1
+MOST_STALLS = 3 * MAX_STALLS
+"""From `MAX_STALLS` on, every stall fails the input that it names; after so many the part itself is at fault."""
+
+
 class BatchPart(Value):
     """One part of a batch: a Dagster partition, run by one run at a time.
 
@@ -128,6 +134,11 @@ class BatchPart(Value):
     claimed_at: str | None = None
     heartbeat_at: str | None = None
     error: str | None = None
+
+    @property
+    def is_careful(self) -> bool:
+        """After `CAREFUL` stalls a run takes one input at a time: the next to die names it."""
+        return self.stalls >= CAREFUL
 
 
 class Step(Value):

@@ -20,24 +20,24 @@ from mixpeek_dagster.errors import (
     WrongState,
 )
 from mixpeek_dagster.models.batches import (
+    CAREFUL,
+    MAX_STALLS,
+    MOST_STALLS,
     Batch,
     BatchPart,
     BatchStatus,
     DedupStrategy,
-    Failure,
     PartStatus,
     Step,
     fold,
     partition_key,
 )
 from mixpeek_dagster.models.collections import Collection, downstream_tiers
-from mixpeek_dagster.models.ids import BatchId, BucketId, CollectionId, NamespaceId, ObjectId, TaskId, new_id
+from mixpeek_dagster.models.ids import BatchId, BucketId, CollectionId, NamespaceId, TaskId, new_id
 from mixpeek_dagster.models.objects import ObjectStatus
+from mixpeek_dagster.pipeline.stalls import lay_aside
 from mixpeek_dagster.settings import Settings
 
-MAX_STALLS = 5
-CAREFUL = MAX_STALLS - 1
-"""After so many runs in a row that died without recording anything, a run takes one item at a time: the next to die names the item."""
 HOPELESS = frozenset({ExtractionError.code, Invalid.code, SchemaViolation.code, UrlRefused.code})
 """Failures that are the object's own fault: another try would end the same way."""
 
@@ -182,16 +182,21 @@ def open_step(records: Records, key: str, collection_id: CollectionId, *, run_id
     return batch, part, current
 
 
-def advance_step(records: Records, batch: Batch, part: BatchPart, step: Step, *, run_id: str, now: str) -> None:
+def advance_step(
+    records: Records, batch: Batch, part: BatchPart, step: Step, *, run_id: str, now: str, is_news: bool = True
+) -> None:
     """Record a step's progress together with what it wrote.
+
+    Args:
+        is_news: the step got on, so that the part does not stall; else only its run is alive.
 
     Raises:
         Superseded: the part is not this run's any more; the caller's transaction must not commit.
     """
     if batch.status.is_terminal:
         return
-    stalls = CAREFUL - 1 if part.stalls >= CAREFUL else 0  # what has killed runs may do so again: the next is careful, too
-    if not records.batches.beat(part, run_id=run_id, now=now, stalls=stalls):
+    stalls = CAREFUL - 1 if part.is_careful else 0  # what has killed runs may do so again: the next is careful, too
+    if not records.batches.beat(part, run_id=run_id, now=now, stalls=stalls if is_news else None):
         raise Superseded(f"Part {part.partition_key} was canceled or taken over by another run; run {run_id} stops.")
     records.batches.save_step(step)
 
@@ -200,8 +205,9 @@ def finish_step(
     records: Records, batch: Batch, part: BatchPart, step: Step, *, run_id: str, settings: Settings, now: str
 ) -> BatchStatus:
     """End a step; with the last one the part ends, with the last part the batch. Returns the batch's status."""
-    done = step.model_copy(update={"status": PartStatus.COMPLETED, "completed_at": now})
-    advance_step(records, batch, part, done, run_id=run_id, now=now)
+    is_news = step.status is not PartStatus.COMPLETED  # else an earlier run ended it, and died in one that follows
+    done = step.model_copy(update={"status": PartStatus.COMPLETED, "completed_at": now}) if is_news else step
+    advance_step(records, batch, part, done, run_id=run_id, now=now, is_news=is_news)
     if batch.status.is_terminal or any(
         not one.status.is_terminal for one in records.batches.steps(batch.batch_id, part=part.part)
     ):
@@ -294,17 +300,17 @@ def _tell_collections(records: Records, batch: Batch, *, now: str) -> None:
 def fail_part(records: Records, part: BatchPart, error: str, *, settings: Settings, now: str, retry: bool) -> Batch | None:
     """A part's run ended without finishing it: queue it again, or fail it when `retry` is off or run after run records nothing.
 
-    Before it is failed, the item that the last of these runs was about fails alone, and the part goes on behind it.
+    Before it is failed, the inputs that the last of these runs were about fail alone, and the part goes on behind them.
 
     None when the part had ended already: the last step of a run records the end itself, and must not be undone.
     """
     running: tuple[PartStatus, ...] = (PartStatus.CLAIMED, PartStatus.RUNNING)
     stalls = part.stalls + 1
-    if retry and stalls <= MAX_STALLS:
+    if retry and stalls < MOST_STALLS:
         again = {"run_id": None, "run_key": None, "error": None, "stalls": stalls}
         if not records.batches.move_part(part, PartStatus.QUEUED, only_from=running, **again):
             return None
-        if stalls < MAX_STALLS or _lay_aside(records, part, error, now=now):
+        if stalls < MAX_STALLS or lay_aside(records, part, error, now=now):
             return records.batches.get(part.batch_id)
         running = (PartStatus.QUEUED,)
     last = {"run_id": part.run_id, "run_key": part.run_key, "error": error[:2000]}
@@ -312,34 +318,6 @@ def fail_part(records: Records, part: BatchPart, error: str, *, settings: Settin
         return None
     _settle_objects(records, records.batches.get(part.batch_id), part, now=now, error=error[:2000] or "Its run failed.")
     return settle(records, part.batch_id, settings=settings, now=now)
-
-
-def _lay_aside(records: Records, part: BatchPart, error: str, *, now: str) -> bool:
-    """Fail the item that runs die of, and move the part's step behind it; False where it cannot be told which it is."""
-    batch = records.batches.get(part.batch_id)
-    steps = [one for one in records.batches.steps(part.batch_id, part=part.part) if one.status is PartStatus.RUNNING]
-    if part.status is not PartStatus.RUNNING or len(steps) != 1 or steps[0].tier:
-        return False
-    (running,) = steps
-    position = int(running.after) + 1 if running.after else (part.part - 1) * batch.part_size
-    items = records.batches.items(batch.batch_id, start=position, stop=min(position + 1, part.part * batch.part_size))
-    if not items:
-        return False
-    ((_, item),) = items
-    failure = Failure(
-        batch_id=batch.batch_id,
-        collection_id=running.collection_id,
-        item_id=item,
-        object_id=ObjectId(item) if batch.type == "BUCKET" else None,
-        part=part.part,
-        error_type="run_died",
-        error=f"The runs that worked on it died, {MAX_STALLS} in a row. The last one: {error}"[:2000],
-        created_at=now,
-    )
-    records.batches.add_failures([failure])
-    behind = {"after": str(position), "inputs": running.inputs + 1, "failed": running.failed + 1}
-    records.batches.save_step(running.model_copy(update=behind))
-    return True
 
 
 def cancel(records: Records, batch_id: BatchId, *, namespace_id: NamespaceId | None = None, now: str) -> tuple[Batch, list[str]]:

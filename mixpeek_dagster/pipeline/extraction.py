@@ -24,7 +24,7 @@ from mixpeek_dagster.models.batches import Batch, BatchPart, Failure, Step
 from mixpeek_dagster.models.collections import Collection
 from mixpeek_dagster.models.documents import Document, DocumentState, Feature
 from mixpeek_dagster.models.ids import document_id
-from mixpeek_dagster.pipeline.batches import CAREFUL, advance_step, failure_words, finish_step, open_step
+from mixpeek_dagster.pipeline.batches import advance_step, failure_words, finish_step, open_step
 from mixpeek_dagster.pipeline.indexing import index_documents
 from mixpeek_dagster.pipeline.reading import LARGEST, SMALLEST, Item, Reader, images_of, lookup
 from mixpeek_dagster.pipeline.removal import finish_removals, remove_documents, space_of
@@ -93,7 +93,7 @@ class _StepRun:
         self.asked: set[str] = set()
         self.broken: dict[str, Exception] = {}
         self.loading = False
-        self.careful = part.stalls >= CAREFUL
+        self.careful = part.is_careful
         self._by = "root_object_id" if collection.source.type == "bucket" else "source_document_id"
         self.index_names = {vector.output: vector.index_name for vector in collection.vectors}
 
@@ -201,7 +201,7 @@ class _StepRun:
         if self.is_projection:
             # The step moves on only when the index has the documents and the stale ones are on their way out.
             with self.warehouse.catalog.transaction() as records:
-                advance_step(records, self.batch, self.part, self.step, run_id=self.run_id, now=now)
+                advance_step(records, self.batch, self.part, self.step, run_id=self.run_id, now=now, is_news=False)
                 _, documents = self._still_wanted(records, window, made)
                 self._write(records, fresh, documents, now=now)
             self._index(documents)

@@ -20,6 +20,7 @@ from tests.api.conftest import open_warehouse
 from tests.pipeline.worlds import NOW
 
 BODY = bytes(range(250)) * 4
+TOLD = ("Accept-Ranges", "Content-Length", "Content-Type", "ETag")
 
 
 @pytest.mark.parametrize(
@@ -98,6 +99,9 @@ def assert_seekable(client: TestClient, url: str, body: bytes) -> None:
     assert (end.status_code, end.content) == (206, body[-3:])
     other = client.get(url, headers={"Range": "bytes=-3", "If-Range": '"another"'})
     assert (other.status_code, other.content) == (200, body)
+    head = client.head(url, headers={"Range": "bytes=5-8"})  # a Range is for a GET
+    assert (head.status_code, head.content) == (200, b"")
+    assert [head.headers[name] for name in TOLD] == [whole.headers[name] for name in TOLD]
     behind = client.get(url, headers={"Range": f"bytes={len(body)}-"})
     assert (behind.status_code, behind.headers["Content-Range"]) == (416, f"bytes */{len(body)}")
     assert behind.json()["error"]["code"] == "range_not_satisfiable"
@@ -123,4 +127,4 @@ def test_a_file_that_changed_or_went_is_an_error_and_no_broken_download(client: 
     answer = client.get(synced, headers={"Range": "bytes=0-1"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "source_changed")
     (tmp_path / "files" / "clip.mp4").unlink()
-    assert client.get(synced).status_code == 404
+    assert (client.get(synced).status_code, client.head(synced).status_code) == (404, 404)

@@ -1,21 +1,24 @@
 """The life of a batch, from DRAFT to its end, through every kind of interruption."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from mixpeek_dagster.catalog import Records
 from mixpeek_dagster.errors import BadRequest, NotFound, WrongState
-from mixpeek_dagster.models.batches import Batch, BatchStatus, PartStatus
+from mixpeek_dagster.models.batches import MAX_STALLS, MOST_STALLS, Batch, BatchStatus, PartStatus
+from mixpeek_dagster.models.collections import Collection
+from mixpeek_dagster.models.documents import Document
 from mixpeek_dagster.models.ids import BucketId
 from mixpeek_dagster.models.objects import ObjectStatus
 from mixpeek_dagster.pipeline import extraction
-from mixpeek_dagster.pipeline.batches import MAX_STALLS, Superseded, cancel, create_batch, fail_part, open_step, submit
+from mixpeek_dagster.pipeline.batches import Superseded, cancel, create_batch, fail_part, open_step, submit
 from mixpeek_dagster.pipeline.extraction import run_step
 from mixpeek_dagster.pipeline.intake import Intake
 from mixpeek_dagster.pipeline.removal import remove_objects
 from mixpeek_dagster.pipeline.sync_reports import dead_letters
+from mixpeek_dagster.pipeline.triggers import TriggerRequest, trigger
 from mixpeek_dagster.pipeline.verification import verify
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from tests.pipeline.worlds import NOW, Clock, Library, windows_of
@@ -238,16 +241,28 @@ class Killed(BaseException):
     pass
 
 
-def run_until_settled(library: Library, deadly: set[bytes], monkeypatch: pytest.MonkeyPatch, *, most: int = 60) -> int:
-    """Run parts until none is queued, as processes that die of some contents; how many runs there were."""
+def run_until_settled(
+    library: Library, deadly: set[bytes], monkeypatch: pytest.MonkeyPatch, *, marked: str | None = None, most: int = 60
+) -> int:
+    """Run parts until none is queued, tier by tier, as processes that die of some contents; how many runs there were.
+
+    Args:
+        marked: the collection that dies of them, by the `fail_on` of its extractor.
+    """
     prepare = extraction.prepare
 
     def preparing(extractor: Any, inputs: Any, **options: Any) -> Any:
-        if any(content.data in deadly for contents in inputs for content in contents.values()):
+        is_deadly = any(content.data in deadly for contents in inputs for content in contents.values())
+        if is_deadly and extractor.params.fail_on == marked:
             raise Killed
         return prepare(extractor, inputs, **options)
 
-    monkeypatch.setattr(extraction, "prepare", preparing)
+    with monkeypatch.context() as patch:
+        patch.setattr(extraction, "prepare", preparing)
+        return _run_all(library, most=most)
+
+
+def _run_all(library: Library, *, most: int) -> int:
     for number in range(most):
         claimed = library.claim()
         if not claimed:
@@ -255,7 +270,8 @@ def run_until_settled(library: Library, deadly: set[bytes], monkeypatch: pytest.
         for one in claimed:
             key, run_id = one.part.partition_key, f"run-{one.part.attempt}"
             try:
-                run_step(library.warehouse, key, library.passages, run_id=run_id)
+                for collection_id in one.collection_ids:
+                    run_step(library.warehouse, key, library.get(collection_id), run_id=run_id)
             except Killed:
                 with library.warehouse.catalog.transaction() as records:
                     part = records.batches.part(key)
@@ -264,14 +280,17 @@ def run_until_settled(library: Library, deadly: set[bytes], monkeypatch: pytest.
     raise AssertionError("runs and runs")
 
 
+def poisoned(library: Library, *numbers: int) -> set[bytes]:
+    """Put 200 files at the source, and return the contents of those with these numbers."""
+    for number in range(200):
+        library.world.put(f"{number:03}.txt", b"%s %03d" % (b"poison" if number in numbers else b"text", number))
+    return {b"poison %03d" % number for number in numbers}
+
+
 def test_a_file_that_kills_its_runs_fails_alone_and_ends_as_a_dead_letter(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for number in range(200):
-        library.world.put(f"{number:03}.txt", b"text %03d" % number)
-    for number in (0, 77, 150, 199):
-        library.world.put(f"{number:03}.txt", b"poison %03d" % number)
-    deadly = {b"poison %03d" % number for number in (0, 77, 150, 199)}
+    deadly = poisoned(library, 0, 77, 150, 199)
     library.poll()
     assert run_until_settled(library, deadly, monkeypatch) < 20
     assert library.statuses() == {BatchStatus.COMPLETED}
@@ -284,10 +303,92 @@ def test_a_file_that_kills_its_runs_fails_alone_and_ends_as_a_dead_letter(
     with library.warehouse.catalog.reading() as records:
         letters, total = dead_letters(records, library.sync.sync_id, limit=10)
     assert total == 4
-    assert any("died, 5 in a row" in str(letter.error) for letter in letters)  # type: ignore[union-attr]
+    assert all("Runs died, " in str(letter.error) for letter in letters)  # type: ignore[union-attr]
     assert library.poll().counters.new == 0
     assert library.claim() == []
     library.assert_exact()
+
+
+def test_files_that_kill_their_runs_one_after_the_other_take_none_of_the_others_with_them(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deadly = poisoned(library, *range(100, 105))
+    library.poll()
+    assert run_until_settled(library, deadly, monkeypatch) < 20
+    assert library.statuses() == {BatchStatus.COMPLETED}
+    assert len(library.documents()) == 195
+    statuses = [stored.status for stored in library.objects().values()]
+    assert (statuses.count(ObjectStatus.COMPLETED), statuses.count(ObjectStatus.FAILED)) == (195, 5)
+    library.assert_exact()
+
+
+def test_runs_that_die_when_they_write_to_the_index_come_to_an_end(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what they have written themselves: the next brings that to the index, and dies of its own."""
+    library.with_settings(index="mixpeek_dagster.testing:FakeIndex")
+    library.warehouse.__dict__.pop("index", None)
+    poisoned(library)
+    library.poll()
+    dead, index_documents = set[str](), extraction.index_documents
+
+    def indexing(warehouse: Warehouse, collection: Collection, documents: Sequence[Document]) -> None:
+        own = {str(one.run_id) for one in documents} - dead
+        dead.update(own)
+        if own:
+            raise Killed
+        index_documents(warehouse, collection, documents)
+
+    monkeypatch.setattr(extraction, "index_documents", indexing)
+    assert run_until_settled(library, set(), monkeypatch) == MOST_STALLS
+    assert library.statuses() == {BatchStatus.FAILED}
+    assert library.object_statuses() == {ObjectStatus.FAILED}
+
+
+@pytest.mark.parametrize("marked", ["middle", "top"])
+def test_a_document_that_kills_its_runs_fails_alone_in_a_later_tier(
+    library: Library, monkeypatch: pytest.MonkeyPatch, marked: str
+) -> None:
+    middle = library.above("middle", library.passages, fail_on="middle")
+    top = library.above("top", middle, fail_on="top")
+    deadly = poisoned(library, 0, 77, 150, 199)
+    library.poll()
+    assert run_until_settled(library, deadly, monkeypatch, marked=marked) < 20
+    (batch,) = library.batches()
+    assert (batch.status, batch.failed_count) == (BatchStatus.COMPLETED, 4)
+    above, own = (library.passages, middle) if marked == "middle" else (middle, top)
+    made, killed = {one.root_object_id for one in library.documents(own)}, library.documents(above)
+    roots = {one.document_id: one.root_object_id for one in killed if one.root_object_id not in made}
+    with library.warehouse.catalog.reading() as records:
+        found, _ = records.batches.failures(batch.batch_id)
+    assert {one.item_id: one.object_id for one in found} == roots
+    assert {one.collection_id for one in found} == {own.collection_id}
+    assert all(f"when it worked on document {one.item_id} alone: killed" in one.error for one in found)
+    for _ in range(3):
+        library.poll()
+        run_until_settled(library, deadly, monkeypatch, marked=marked)
+    assert [len(library.documents(one)) for one in (library.passages, above, own, top)] == [200, 200, 196, 196]
+    with library.warehouse.catalog.reading() as records:
+        letters, _ = dead_letters(records, library.sync.sync_id, limit=10)
+    assert {(one.object_id, one.status) for one in letters} == {(root, ObjectStatus.FAILED) for root in roots.values()}  # type: ignore[union-attr]
+    assert all("Runs died, " in str(one.error) for one in letters)  # type: ignore[union-attr]
+    assert library.poll().counters.new == 0
+    assert library.claim() == []
+    library.assert_exact()
+
+
+def test_a_document_of_a_triggered_collection_that_kills_its_runs_fails_alone_with_its_object(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deadly = poisoned(library, 20)
+    library.cycle()
+    top = library.above("top", library.passages, fail_on="top")
+    (batch,) = trigger(library.warehouse, top, TriggerRequest()).batches
+    run_until_settled(library, deadly, monkeypatch, marked="top")
+    assert library.batch(batch).status is BatchStatus.COMPLETED
+    assert len(library.documents(top)) == 199
+    with library.warehouse.catalog.reading() as records:
+        ((failure,), _) = records.batches.failures(batch.batch_id)
+    (killer,) = {one.document_id: one for one in library.documents() if one.document_id == failure.item_id}.values()
+    assert failure.object_id == killer.root_object_id == library.objects()["020.txt"].object_id
 
 
 @pytest.mark.parametrize("ended", ["done", "canceled"])

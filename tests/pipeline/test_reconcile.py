@@ -7,9 +7,9 @@ from functools import partial
 import pytest
 
 from mixpeek_dagster.errors import AccessDenied, ProviderDown
-from mixpeek_dagster.models.batches import BatchStatus, PartStatus
+from mixpeek_dagster.models.batches import MAX_STALLS, BatchStatus, PartStatus
 from mixpeek_dagster.models.uploads import UploadCreate
-from mixpeek_dagster.pipeline.batches import MAX_STALLS, open_step
+from mixpeek_dagster.pipeline.batches import open_step
 from mixpeek_dagster.pipeline.extraction import run_step
 from mixpeek_dagster.pipeline.reconcile import GRACE_S, RunState, reconcile, run_ended
 from mixpeek_dagster.pipeline.uploads import announce

@@ -4,20 +4,23 @@ import random
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mixpeek_dagster.models.objects import ObjectStatus
 from mixpeek_dagster.models.syncs import Sync
+from mixpeek_dagster.pipeline.creation import create_sync
 from mixpeek_dagster.pipeline.plans import plan_sync
+from mixpeek_dagster.pipeline.sharing import place_of
 from mixpeek_dagster.pipeline.sync_control import confirm_deletes, delete_sync
 from mixpeek_dagster.pipeline.syncs import advance
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.testing import FakeIndex, FakeSource
 from tests.pipeline.test_syncs_fuzz import SEEDS, mutate
-from tests.pipeline.worlds import Clock, Library
+from tests.pipeline.worlds import NOW, Clock, Library
 
 
 @pytest.fixture
@@ -38,6 +41,12 @@ def another(library: Library, world: str = "default", **config: Any) -> Sync:
         if world != "default":
             library.sync = library.sync.model_copy(update={"connection_id": moved(records, library.sync, world)})
     return before
+
+
+def follow_place(library: Library, place: Path | str, *, provider: str = "local", connection: Any = None) -> Sync:
+    body = {"provider": provider, "connection": connection or {}, "sync_config": {"source_path": str(place)}}
+    with library.warehouse.catalog.transaction() as records:
+        return create_sync(records, body, warehouse=library.warehouse, bucket=library.bucket, now=NOW)
 
 
 def moved(records: Any, sync: Sync, world: str) -> str:
@@ -218,6 +227,40 @@ def test_what_one_sync_takes_no_more_is_left_to_the_other(library: Library) -> N
     library.world.delete("a.txt")
     cycle(library, second)
     assert library.texts() == [7]
+
+
+@pytest.mark.parametrize("first", ["outer", "inner"])
+def test_a_folder_of_this_machine_inside_another_is_another_place(library: Library, tmp_path: Path, first: str) -> None:
+    """Its files are two objects, each of its own sync: a limit, see decision 16. What one sync does costs the other nothing."""
+    outer, inner = tmp_path / "data", tmp_path / "data" / "photos"
+    inner.mkdir(parents=True)
+    for file in (outer / "a.txt", inner / "b.txt", inner / "c.txt"):
+        file.write_text(file.name)
+    syncs = [follow_place(library, outer), follow_place(library, inner)]
+    cycle(library, *(syncs if first == "outer" else syncs[::-1]))
+    assert set(library.objects()) == {"a.txt", "photos/b.txt", "photos/c.txt", "b.txt", "c.txt"}
+    assert library.inferred() == 3, "the same content is not inferred again"
+    (inner / "b.txt").write_text("changed")
+    (inner / "c.txt").unlink()
+    cycle(library, *syncs)
+    assert library.texts() == [5, 7, 7]
+    library.sync = syncs[first == "inner"]
+    delete(library)
+    assert set(library.objects()) == {"a.txt", "photos/b.txt", "b.txt"}, "as it was left"
+    library.assert_exact()
+
+
+@pytest.mark.parametrize("path", ["/", "/films", "/films/2026", "films/2026-*"])
+def test_the_prefixes_of_a_bucket_at_a_provider_are_one_place(library: Library, path: str) -> None:
+    connection = {
+        "endpoint_url": "http://127.0.0.1:1",
+        "bucket": "b",
+        "credentials": {"access_key_id": "k", "secret_access_key": "s"},
+    }
+    library.with_settings(allowed_hosts=frozenset({"127.0.0.1"}))
+    syncs = [follow_place(library, source, provider="s3", connection=connection) for source in ("/films/", path)]
+    with library.warehouse.catalog.reading() as records:
+        assert len({place_of(records, library.warehouse, sync) for sync in syncs} - {None}) == 1
 
 
 def test_a_sync_that_is_done_keeps_no_file_that_is_gone(library: Library) -> None:
