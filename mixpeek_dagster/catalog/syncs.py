@@ -8,7 +8,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection as Database
-from sqlalchemy import Row, and_, case, delete, func, insert, or_, select, text, update
+from sqlalchemy import Row, and_, case, delete, func, insert, literal, or_, select, text, update
 
 from mixpeek_dagster.catalog import request_tables, tables
 from mixpeek_dagster.catalog.connections import ConnectionRecords
@@ -229,10 +229,9 @@ class SyncRecords(ConnectionRecords):
 
     def give_up(self, sync_id: SyncId, states: Sequence[KeyState], *, reason: str, now: str) -> int:
         """Show these dead letters no more; how many."""
-        rows = [{"sync_id": sync_id, "key": key.key} for key in self.dead_letters(sync_id, states, limit=1_000_000)[0]]
-        if rows:
-            self._connection.execute(insert(_dead_letters), [{**row, "reason": reason, "created_at": now} for row in rows])
-        return len(rows)
+        dead = select(_keys.c.sync_id, _keys.c.key, literal(reason), literal(now)).where(*_dead(sync_id, states))
+        given_up = insert(_dead_letters).from_select(["sync_id", "key", "reason", "created_at"], dead)
+        return self._connection.execute(given_up.execution_options(preserve_rowcount=True)).rowcount
 
     # Registered keys
 
