@@ -60,6 +60,7 @@ class AzureIdentity:
         endpoint, header: of App Service, Functions and Container Apps (`IDENTITY_ENDPOINT`, `IDENTITY_HEADER`).
         token_file, tenant, client, authority: a workload identity of Kubernetes (`AZURE_FEDERATED_TOKEN_FILE`, `AZURE_TENANT_ID`,
             `AZURE_CLIENT_ID`, `AZURE_AUTHORITY_HOST`).
+        secret: of a service principal, instead of the token file (`AZURE_CLIENT_SECRET`).
     """
 
     endpoint: str | None = None
@@ -67,6 +68,7 @@ class AzureIdentity:
     token_file: Path | None = None
     tenant: str | None = None
     client: str | None = None
+    secret: str | None = field(default=None, repr=False)
     authority: str = "https://login.microsoftonline.com"
 
     @classmethod
@@ -79,6 +81,7 @@ class AzureIdentity:
             token_file=Path(token_file) if token_file else None,
             tenant=environ.get("AZURE_TENANT_ID") or None,
             client=environ.get("AZURE_CLIENT_ID") or None,
+            secret=environ.get("AZURE_CLIENT_SECRET") or None,
             authority=environ.get("AZURE_AUTHORITY_HOST") or cls.authority,
         )
 
@@ -90,12 +93,13 @@ class Settings:
     Attributes:
         home: state of the warehouse: the SQLite catalog, managed blobs, model packs (`MIXPEEK_HOME`, default `.mixpeek`).
         blobs_url: where uploads and other files of our own are kept: `s3://bucket/prefix?region=…&endpoint_url=…` with this machine's
-            credentials, `gs://bucket/prefix?endpoint_url=…`, or `az://container/prefix?account_name=…&endpoint_url=…`
+            credentials, `gs://bucket/prefix?endpoint_url=…&service_account=…`, or `az://container/prefix?account_name=…&endpoint_url=…`
             (`MIXPEEK_BLOBS`, default a folder under `home`).
         google_credentials: the key file of a service account, for `gs://` and this machine's own credentials
-            (`GOOGLE_APPLICATION_CREDENTIALS`).
-        azure_account, azure_key: a storage account and its key, for `az://` (`AZURE_STORAGE_ACCOUNT`, `AZURE_STORAGE_KEY`).
-        azure_identity: this machine's own identity at Azure, for syncs that may use it.
+            (`GOOGLE_APPLICATION_CREDENTIALS`, default the account that Google gives to this machine).
+        azure_account, azure_key: a storage account and its key, for `az://` (`AZURE_STORAGE_ACCOUNT`, `AZURE_STORAGE_KEY`, the latter by
+            default `azure_identity`).
+        azure_identity: this machine's own identity at Azure, for `az://`, and for syncs that may use it.
         catalog_url: SQLAlchemy URL of the catalog (`MIXPEEK_CATALOG_URL`, default a SQLite file under `home`).
         index: name of the vector index, `embedded` or `weaviate` (`MIXPEEK_INDEX`).
         weaviate_url: base URL of the Weaviate server (`MIXPEEK_WEAVIATE_URL`), e.g. `http://127.0.0.1:8080`.

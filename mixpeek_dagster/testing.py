@@ -108,6 +108,7 @@ class FakeWorld:
         refuses_tokens: a token is answered with `BadListing`, as by a provider that forgot it.
         endless: a listing never ends: it repeats the `same` empty page, or goes in a `cycle` over all pages, with `fresh` tokens even.
         before: called with the method's name ahead of every call; what it raises is the provider's failure.
+        shows_restored: as in `Capabilities`.
         told: what a change feed has to tell, until it is acknowledged; None is a source without a feed.
         calls: how often each method was called.
     """
@@ -119,6 +120,7 @@ class FakeWorld:
     hidden: set[bytes] = field(default_factory=set)
     refuses_tokens: bool = False
     endless: Literal["same", "cycle", "fresh"] | None = None
+    shows_restored: bool = False
     told: list[News] | None = None
     before: Callable[[str], None] = lambda _: None
     calls: Counter[str] = field(default_factory=Counter)
@@ -156,7 +158,13 @@ class FakeSource:
     @property
     def capabilities(self) -> Capabilities:
         promised: Literal["bytes", "unordered"] = "unordered" if self.world.order == "shuffled" else "bytes"
-        return Capabilities(order=promised, start_after=promised == "bytes", digests=True, feed=self.world.told is not None)
+        return Capabilities(
+            order=promised,
+            start_after=promised == "bytes",
+            digests=True,
+            feed=self.world.told is not None,
+            shows_restored=self.world.shows_restored,
+        )
 
     def news(self, position: str | None) -> News:
         told = self._called("news").told
@@ -215,8 +223,8 @@ class FakeSource:
     def location(self, key: bytes) -> str:
         return f"{self.uri.removesuffix(self.prefix.decode().strip('/'))}/{key!r}"
 
-    def check(self) -> None:
-        self._called("check")
+    def check(self) -> bool:
+        return any(key.startswith(self.prefix) for key in self._called("check").files)
 
     def _called(self, name: str) -> FakeWorld:
         self.world.calls[name] += 1

@@ -7,12 +7,14 @@ its tests with a reason that says how to get it. Use: `pytest_plugins = ["tests.
 
 import contextlib
 import ctypes
+import ipaddress
 import json
 import os
 import random
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -20,11 +22,18 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from mixpeek_dagster.storage import egress
 from tests.tools import npm_program, pip_folder
 
 START_S = 60.0
@@ -138,17 +147,72 @@ def fake_gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """azurite: blob endpoint of the well-known account `devstoreaccount1`. `MIXPEEK_TEST_AZURITE` may name its program."""
+    with _running_azurite(tmp_path_factory.mktemp("azurite"), "http") as url:
+        yield url
+
+
+@dataclass(frozen=True)
+class TlsServer:
+    """A server whose certificate `authority` signed, a PEM file."""
+
+    url: str
+    authority: Path
+
+
+@pytest.fixture
+def trusted_azurite(azurite_tls: TlsServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[TlsServer]:
+    """`azurite_tls`, for a test whose process, and its curl, trust the certificate."""
+    for name in ("SSL_CERT_FILE", "CURL_CA_BUNDLE"):
+        monkeypatch.setenv(name, str(azurite_tls.authority))
+    egress._tls.cache_clear()
+    yield azurite_tls
+    egress._tls.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def azurite_tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsServer]:
+    """azurite as `azurite`, but over TLS, without which it takes no tokens. It checks their form and time, not their signature."""
+    folder = tmp_path_factory.mktemp("azurite-tls")
+    certificate, key = make_certificate(folder)
+    with _running_azurite(folder, "https", f"--cert {certificate} --key {key} --oauth basic", authority=certificate) as url:
+        yield TlsServer(url, certificate)
+
+
+@contextlib.contextmanager
+def _running_azurite(folder: Path, scheme: str, more: str = "", *, authority: Path | None = None) -> Iterator[str]:
     program = os.environ.get("MIXPEEK_TEST_AZURITE") or shutil.which("azurite-blob")
     program = program or npm_program("azurite@3.37.0", "azurite-blob")
-    folder = tmp_path_factory.mktemp("azurite")
 
     def command() -> tuple[list[str], str]:
         (port,) = _free_ports(1)
-        options = f"--blobHost 127.0.0.1 --blobPort {port} --location {folder} --silent --disableTelemetry --skipApiVersionCheck"
-        return [program, *options.split()], f"http://127.0.0.1:{port}/devstoreaccount1"
+        options = (
+            f"--blobHost 127.0.0.1 --blobPort {port} --location {folder} --silent --disableTelemetry --skipApiVersionCheck {more}"
+        )
+        return [program, *options.split()], f"{scheme}://127.0.0.1:{port}/devstoreaccount1"
 
-    with _running(command, folder, ready=_answers) as url:
+    with _running(command, folder, ready=partial(_answers, authority=authority)) as url:
         yield url
+
+
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """PEM files of a certificate for 127.0.0.1 that signs itself, and of its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name, now = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")]), datetime.now(UTC)
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(identifier, critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    files = folder / "certificate.pem", folder / "key.pem"
+    files[0].write_bytes(certificate.public_bytes(Encoding.PEM))
+    files[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return files
 
 
 def _program(name: str, *, how: str) -> str:
@@ -222,10 +286,11 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str, ready: Calla
     return False
 
 
-def _answers(url: str) -> bool:
-    """Whether anything answers, whatever its status."""
+def _answers(url: str, *, authority: Path | None = None) -> bool:
+    """Whether anything answers, whatever its status; over TLS with a certificate that `authority` signed."""
+    trust = ssl.create_default_context(cafile=authority) if authority else None
     try:
-        urllib.request.urlopen(url, timeout=2).close()
+        urllib.request.urlopen(url, timeout=2, context=trust).close()
     except urllib.error.HTTPError as error:
         error.close()
     except OSError:

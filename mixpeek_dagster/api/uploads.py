@@ -1,6 +1,8 @@
 """`/v1/buckets/{b}/uploads`: files that clients put into managed storage through a signed URL, and then confirm."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Annotated, Any
 
 import anyio.from_thread
@@ -24,6 +26,7 @@ from mixpeek_dagster.pipeline.warehouse import Warehouse
 
 router = new_router("uploads")
 signed = APIRouter(prefix="/v1", tags=["signed"])
+SIGNED_AT_ONCE = 16
 UploadId = Annotated[str, Path(min_length=1, max_length=100)]
 InBackground = Annotated[bool | None, Query(alias="async", description="Confirm as a task; files above 100 MB always are")]
 
@@ -129,7 +132,7 @@ def create(request: Request, body: UploadCreate, warehouse: Opened, bucket: InBu
 @router.post("/buckets/{bucket_identifier}/uploads/batch")
 def create_many(request: Request, body: UploadBatch, warehouse: Opened, bucket: InBucket) -> UploadBatchAnswer:
     """Announce up to 100 files, all of them or none."""
-    uploads = [answer(one, request, warehouse, with_url=True) for one in pipeline.announce(warehouse, bucket, body.each())]
+    uploads = _answers(pipeline.announce(warehouse, bucket, body.each()), request, warehouse, with_urls=True)
     return UploadBatchAnswer(uploads=uploads, total=len(uploads))
 
 
@@ -155,7 +158,7 @@ def list_by_body(
     with warehouse.catalog.transaction() as records:
         records.uploads.expire(bucket.bucket_id, now=warehouse.now())
         found, stats = records.uploads.page(bucket.bucket_id, _listing(paging, body))
-    results = [answer(one, request, warehouse, with_url=body.return_presigned_urls) for one in found]
+    results = _answers(found, request, warehouse, with_urls=body.return_presigned_urls)
     block = pagination(paging, total=stats["total_uploads"], returned=len(results))
     return UploadList(results=results, pagination=block, stats=UploadStats(**stats))
 
@@ -230,6 +233,14 @@ def answer(upload: Upload, request: Request, warehouse: Warehouse, *, with_url: 
         own |= _where_to_put(upload, request, warehouse)
     existing = upload.object_id if upload.is_duplicate else None
     return UploadAnswer(**own, s3_key=upload.key, etag=upload.stored_etag, existing_object_id=existing)
+
+
+def _answers(uploads: Sequence[Upload], request: Request, warehouse: Warehouse, *, with_urls: bool) -> list[UploadAnswer]:
+    one = partial(answer, request=request, warehouse=warehouse, with_url=with_urls)
+    if not (with_urls and warehouse.blobs.is_remote):
+        return [one(upload) for upload in uploads]
+    with ThreadPoolExecutor(SIGNED_AT_ONCE, thread_name_prefix="sign-urls") as pool:  # a request each, where Google's IAM signs
+        return list(pool.map(one, uploads))
 
 
 def _where_to_put(upload: Upload, request: Request, warehouse: Warehouse) -> dict[str, Any]:

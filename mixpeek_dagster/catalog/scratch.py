@@ -37,9 +37,10 @@ class Scratch:
         self._db.close()
 
     def decide(self, keys: Iterable[SourceKey], *, created: set[str], removed: Iterable[bytes], generation: int) -> None:
-        """Remember what registered keys become; `created` are the ids of objects that do not exist yet."""
+        """Remember what registered keys become, which are there then; `created` are the ids of objects that do not exist yet."""
         rows = [(*key[:6], generation, key.object_id in created) for key in keys]
         rows += [(key, 0, "", "", _REMOVED, None, generation, False) for key in removed]
+        self._db.executemany("DELETE FROM missing WHERE key = ?", [row[:1] for row in rows])
         self._db.executemany("INSERT OR REPLACE INTO decided VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def decided(self, keys: Sequence[bytes]) -> dict[bytes, tuple[Any, ...] | None]:

@@ -176,8 +176,7 @@ def _connection(warehouse: Warehouse, connection: Connection) -> Callable[[], Ch
 def _source(warehouse: Warehouse, sync: Sync, connection: str) -> Callable[[], Check]:
     def question() -> str:
         source = warehouse.open_source(sync.connection_id, sync.spec.source_path)  # anew: credentials may have changed
-        source.check()
-        return f"{source.uri} can be listed" + (" and read" if source.list_page(limit=1).entries else "; there is no file yet")
+        return f"{source.uri} can be listed" + (" and read" if source.check() else "; there is no file yet")
 
     name = sync.sync_id if connection == sync.connection_id else f"{sync.sync_id} ({connection})"
     return lambda: _asked("sync", name, question)

@@ -1,5 +1,6 @@
 """What a listed file is to the catalog: whether an object holds it, and what of it can be recorded."""
 
+import hashlib
 import math
 
 from mixpeek_dagster.models.objects import StoredObject
@@ -8,6 +9,30 @@ from mixpeek_dagster.storage.provider import Entry
 
 LARGEST_FILE = 2**53
 """Bytes; no file is larger, and sums of many such sizes still fit the catalog."""
+
+
+LONGEST_KEY = 2500
+"""Bytes; an index of Postgres takes little more. Longer ones there are in deep folders and at Azure."""
+
+_DIGEST = 16
+
+
+def known_as(key: bytes) -> bytes:
+    """The key under which the catalog knows a file: its own, or what stands for one that is too long. That sorts among all others as
+    the key does, but for those that begin with the same bytes."""
+    if len(key) <= LONGEST_KEY:
+        return key
+    return key[:LONGEST_KEY] + b"~" + hashlib.blake2b(key, digest_size=_DIGEST).hexdigest().encode()
+
+
+def stands_in(key: bytes) -> bool:
+    """Whether a registered key stands for a longer one, which no object is made of."""
+    return len(key) == LONGEST_KEY + 1 + 2 * _DIGEST
+
+
+def behind(key: bytes | None) -> bytes | None:
+    """The place in the catalog up to which a listing has come with this key: behind all that stand for keys that begin like a long one."""
+    return key if key is None or len(key) <= LONGEST_KEY else key[:LONGEST_KEY] + b"\xff"
 
 
 def holds(stored: StoredObject, entry: Entry) -> bool:
@@ -23,6 +48,10 @@ def is_made_of(stored: StoredObject, entry: Entry, kind: str) -> bool:
 
 def recordable(entry: Entry) -> tuple[Entry, str]:
     """The entry as the catalog can hold it, and why nothing can be made of it where its revision had to be bent for that."""
+    if len(entry.key) > LONGEST_KEY:
+        held, _ = recordable(entry._replace(key=b""))
+        words = f"its key has {len(entry.key)} bytes, and the catalog takes {LONGEST_KEY}; give it a shorter name"
+        return held._replace(key=known_as(entry.key)), words
     texts = entry.etag + entry.version + entry.content_type
     if 0 <= entry.size <= LARGEST_FILE and storable(texts) == texts and math.isfinite(entry.modified_at):
         return entry, ""

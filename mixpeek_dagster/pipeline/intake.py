@@ -150,7 +150,7 @@ class Intake:
         state = KeyState(row[4]) if row else None
         listed, (entry, fault) = entry, recordable(entry)
         same = row is not None and entry[:4] == row[:4]
-        kind = self._property(entry)
+        kind = self._property(entry._replace(key=listed.key))
         if fault or kind is None:
             taken.skipped_bytes += listed.size
         if kind is None:
@@ -166,8 +166,9 @@ class Intake:
             return  # this listing has named it before
         if same and row is not None and len(row) > 7 and state is KeyState.LIVE:
             return  # a plan has decided on it before
-        # A listing does not tell that a file is restored for a while: who requeues it says so.
-        archived = entry.storage_class in ARCHIVED and not (row is not None and row[2] == REQUEUED)
+        # Where a listing does not tell that a file is restored for a while, who requeues it says so.
+        is_shown = self._source.capabilities.shows_restored
+        archived = entry.storage_class in ARCHIVED and (is_shown or row is None or row[2] != REQUEUED)
         if same and not drifted and (state is KeyState.REJECTED or (state is KeyState.ARCHIVED and archived)):
             return
         if existing is not None and existing.sync_id != self._sync.sync_id and row is not None and holds(existing, entry):
@@ -189,13 +190,15 @@ class Intake:
         earlier = existing.object_id if existing else None
         taken.new_keys += row is None
         if archived:
-            words = f"{ARCHIVED_WORDS}{entry.storage_class}: move it to a class that can be read, or restore it and requeue it"
-            taken.keys.append(_key(entry, KeyState.ARCHIVED, earlier, words))
+            remedy = "restore it, or move it to a class that can be read; the next pass reads it then"
+            if not is_shown:
+                remedy = "move it to a class that can be read, or restore it and requeue it"
+            taken.keys.append(_key(entry, KeyState.ARCHIVED, earlier, f"{ARCHIVED_WORDS}{entry.storage_class}: {remedy}"))
             taken.failed += 1
             return
         try:
             if fault:
-                raise SchemaViolation(f"File {self._path(entry)!r}: {fault}.")
+                raise SchemaViolation(f"File {self._path(listed)!r}: {fault}.")
             stored = self._object(entry, kind, existing, generation=generation, now=now)
         except SchemaViolation as error:
             taken.keys.append(_key(entry, KeyState.REJECTED, earlier, error.message))

@@ -7,6 +7,7 @@ first write to a key in its range, so that it holds exactly as long as reading t
 from mixpeek_dagster.catalog import Records
 from mixpeek_dagster.catalog.listed_pages import ListedPage
 from mixpeek_dagster.models.syncs import Phase, Sync, SyncCursor
+from mixpeek_dagster.pipeline.entries import LONGEST_KEY, behind
 from mixpeek_dagster.pipeline.merge import Findings, merge, turned
 from mixpeek_dagster.storage.provider import ObjectSource, Page
 
@@ -37,13 +38,16 @@ def remember_page(records: Records, sync: Sync, cursor: SyncCursor, page: Page, 
     entries, taken = page.entries, found.taken
     if not (page.digest and entries and found.is_whole and cursor.phase is Phase.SCAN) or found.absent:
         return
+    after = cursor.after_key or b""
+    if len(after) > LONGEST_KEY:
+        return  # a note is found by it
     upto = entries[-1].key if page.token is not None else None
-    rows = records.syncs.keys_between(sync.sync_id, cursor.after_key, upto)
+    rows = records.syncs.keys_between(sync.sync_id, after, behind(upto))
     differing, absent = merge(entries, rows, everything=False)
     if absent or len(differing) != taken.skipped or any(row is not None for _, row in differing):
         return
     known = ListedPage(
-        after_key=cursor.after_key or b"",
+        after_key=after,
         last_key=entries[-1].key,
         is_last=page.token is None,
         digest=page.digest,

@@ -15,6 +15,7 @@ from mixpeek_dagster.catalog.syncs import KeyState
 from mixpeek_dagster.errors import AccessDenied, BadListing
 from mixpeek_dagster.models.buckets import Bucket
 from mixpeek_dagster.models.syncs import Counters, Phase, Sync, SyncCursor, SyncSpec
+from mixpeek_dagster.pipeline.entries import behind, known_as, stands_in
 from mixpeek_dagster.pipeline.intake import Intake, Row, Taken
 from mixpeek_dagster.storage.provider import Entry, ObjectSource, Page
 
@@ -101,11 +102,11 @@ def read_page(source: ObjectSource, cursor: SyncCursor, *, known: bytes = b"") -
 def registered(records: Records, sync: Sync, cursor: SyncCursor, page: Page) -> dict[bytes, Row] | Sequence[Row]:
     """What the catalog knows of a page's range: its rows in order, or for an unordered listing those of its own keys."""
     if cursor.phase is Phase.SWEEP:
-        return records.syncs.keys_named(sync.sync_id, [entry.key for entry in page.entries])
+        return records.syncs.keys_named(sync.sync_id, [known_as(entry.key) for entry in page.entries])
     if not page.entries and page.token is not None:
         return []
     upto = page.entries[-1].key if page.token is not None else None
-    return records.syncs.keys_between(sync.sync_id, cursor.after_key, upto)
+    return records.syncs.keys_between(sync.sync_id, behind(cursor.after_key), behind(upto))
 
 
 def compare(
@@ -123,7 +124,7 @@ def compare(
     drifted = cursor.full or cursor.config_hash != cursor.pass_hash
     absent: Sequence[Row] = ()
     if isinstance(rows, dict):
-        fresh = [(entry, rows.get(entry.key)) for entry in page.entries]
+        fresh = [(entry, rows.get(known_as(entry.key))) for entry in page.entries]
     else:
         fresh, absent = merge(page.entries, rows, everything=drifted)
     cuts = cursor.phase is Phase.SCAN and source.capabilities.start_after
@@ -152,9 +153,9 @@ def moved_on(cursor: SyncCursor, page: Page, found: Findings, *, is_idle: bool, 
         pages=1,
         seconds=seconds,
     )
-    behind = entries[-1].key if entries else cursor.after_key
+    last = entries[-1].key if entries else cursor.after_key
     counted = cursor.model_copy(update={"new_keys": cursor.new_keys + taken.new_keys})
-    return turned(counted, behind, page.token, counters, is_whole=found.is_whole, is_idle=is_idle)
+    return turned(counted, last, page.token, counters, is_whole=found.is_whole, is_idle=is_idle)
 
 
 def turned(
@@ -226,11 +227,12 @@ def doomed_states(spec: SyncSpec) -> list[KeyState]:
 
 
 def ask_for(source: ObjectSource, keys: Sequence[bytes], *, drifted: Container[bytes] = ()) -> list[Answer]:
-    """Each file asked for by name; to the sync, the `drifted` ones are gone, though the listing has named them."""
+    """Each file asked for by name; to the sync, the `drifted` ones are gone, though the listing has named them. So are those whose keys
+    are too long, once it names them no more: what stands for such a key cannot be asked for, and has no object."""
 
     def ask(key: bytes) -> Answer:
         try:
-            return None if key in drifted else source.head(key)
+            return None if key in drifted or stands_in(key) else source.head(key)
         except AccessDenied as refusal:
             return refusal
 
@@ -276,7 +278,7 @@ def merge(entries: Sequence[Entry], rows: Sequence[Row], *, everything: bool) ->
     known = {row[0]: row for row in rows}
     fresh: list[tuple[Entry, Row | None]] = []
     for entry in entries:
-        row = known.pop(entry.key, None)
+        row = known.pop(known_as(entry.key), None)
         if everything or row is None or entry[:4] != row[:4] or row[4] != KeyState.LIVE:
             fresh.append((entry, row))
     return fresh, list(known.values())

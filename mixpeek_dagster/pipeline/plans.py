@@ -17,6 +17,7 @@ from mixpeek_dagster.models.collections import Collection, downstream_tiers
 from mixpeek_dagster.models.ids import CollectionId, SyncId
 from mixpeek_dagster.models.syncs import Counters, Phase, Sync
 from mixpeek_dagster.models.values import Value
+from mixpeek_dagster.pipeline.entries import behind, known_as
 from mixpeek_dagster.pipeline.intake import Intake
 from mixpeek_dagster.pipeline.merge import (
     ASKED_AT_ONCE,
@@ -155,7 +156,7 @@ class _Planner:
             return
         if cursor.phase is Phase.SWEEP:
             states, seen = [state for state in states if state is KeyState.DRIFTED], cursor.generation
-        upto = cursor.after_key if cursor.phase is Phase.SCAN else None
+        upto = behind(cursor.after_key) if cursor.phase is Phase.SCAN else None
         while True:
             with self.warehouse.catalog.reading() as records:
                 found = records.syncs.doomed(self.sync.sync_id, states, limit=_CHUNK, after=after, upto=upto, seen=seen)
@@ -176,7 +177,7 @@ class _Planner:
         with self.warehouse.catalog.reading() as records:
             rows = registered(records, self.sync, before, page)
             if isinstance(rows, dict):
-                for key, row in self.scratch.decided([entry.key for entry in page.entries]).items():
+                for key, row in self.scratch.decided([known_as(entry.key) for entry in page.entries]).items():
                     if row is not None:
                         rows[key] = row
                     else:

@@ -12,7 +12,7 @@ from mixpeek_dagster.models.ids import BucketId
 from mixpeek_dagster.models.objects import ObjectStatus, StoredObject
 from mixpeek_dagster.models.syncs import Sync
 from mixpeek_dagster.models.values import storable
-from mixpeek_dagster.pipeline.entries import recordable
+from mixpeek_dagster.pipeline.entries import known_as, recordable
 from mixpeek_dagster.pipeline.intake import Intake
 from mixpeek_dagster.pipeline.removal import space_of
 from mixpeek_dagster.pipeline.warehouse import Warehouse
@@ -69,7 +69,7 @@ def _check_sync(warehouse: Warehouse, sync: Sync) -> Check:
             if not intake.takes(entry):
                 continue
             check.compared += 1
-            row = registered.pop(entry.key, None)
+            row = registered.pop(known_as(entry.key), None)
             if row is None:
                 check.note("missing", storable(source.relative(entry.key)))
             elif tuple(row[:4]) != recordable(entry)[0][:4]:

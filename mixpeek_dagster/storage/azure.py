@@ -32,7 +32,7 @@ from mixpeek_dagster.storage.egress import check_url
 from mixpeek_dagster.storage.http import Http, Request, body_stream, no_answer_now, read_all, read_chunks
 from mixpeek_dagster.storage.parts import READABLE, range_header
 from mixpeek_dagster.storage.places import Place, ServerUrl, place_of
-from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
+from mixpeek_dagster.storage.provider import Capabilities, Entry, Page, reads_a_file
 from mixpeek_dagster.storage.tokens import BearerToken, host_of
 from mixpeek_dagster.storage.xml_answers import parse_xml
 
@@ -66,12 +66,8 @@ MEANINGS: dict[str, Meaning] = {
     "ServerBusy": (ProviderDown, "it asks for fewer requests"),
 }
 
-BY_STATUS: dict[int, Meaning] = {
-    401: MEANINGS["AuthenticationFailed"],
-    403: MEANINGS["AuthenticationFailed"],
-    412: MEANINGS["ConditionNotMet"],
-    429: MEANINGS["ServerBusy"],
-}
+BY_STATUS: dict[int, str] = {401: "AuthenticationFailed", 403: "AuthenticationFailed", 412: "ConditionNotMet", 429: "ServerBusy"}
+"""What an answer without a code is taken for."""
 
 
 class AzureCredentials(BaseModel):
@@ -149,7 +145,7 @@ class AzureSource:
     """The files below one prefix of one container."""
 
     Config = AzureConfig
-    capabilities = Capabilities(order="bytes", start_after=False)
+    capabilities = Capabilities(order="bytes", start_after=False, shows_restored=True)
 
     def __init__(self, place: Place, *, http: Http, base_url: str, authorize: Callable[[Request], Request]) -> None:
         self.place = place
@@ -236,13 +232,8 @@ class AzureSource:
     def location(self, key: bytes) -> str:
         return f"azure://{self._base_url.partition('://')[2]}/{self.place.bucket}/{key.decode('utf-8', 'backslashreplace')}"
 
-    def check(self) -> None:
-        for entry in self.list_page(limit=1).entries:
-            try:
-                with self.open(entry.key, length=1) as stream:
-                    stream.read(1)
-            except (Archived, FileNotFoundError):
-                pass  # readable, but for this file
+    def check(self) -> bool:
+        return reads_a_file(self)
 
     def _path(self, key: bytes) -> str:
         return f"/{quote(self.place.bucket)}/{quote(key, safe='/~')}"
@@ -259,13 +250,14 @@ def dated(request: Request) -> Request:
     return request._replace(headers={"x-ms-date": formatdate(usegmt=True), "x-ms-version": API_VERSION, **request.headers})
 
 
-def error_from(response: BaseHTTPResponse, what: str) -> Exception:
-    """What an answer that is no success means."""
+def error_from(response: BaseHTTPResponse, what: str, *, also: Mapping[str, Meaning] = {}) -> Exception:
+    """What an answer that is no success means; `also` goes before `MEANINGS`."""
     status, code = response.status, response.headers.get("x-ms-error-code", "")
     read_all(response)
     if code == "BlobNotFound":
         return FileNotFoundError(f"{what} does not exist.")
-    kind, cause = MEANINGS.get(code) or BY_STATUS.get(status) or (ProviderError, "an answer that was not expected")
+    known, unknown = {**MEANINGS, **also}, (ProviderError, "an answer that was not expected")
+    kind, cause = known.get(code) or known.get(BY_STATUS.get(status, "")) or unknown
     if kind is ProviderError and (status >= 500 or status == 404):
         kind, cause = ProviderDown, "it failed inside, or is not Azure"
     said = f"{what}: Azure answered {status} {code or '(no code)'}: {cause}"

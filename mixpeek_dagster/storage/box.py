@@ -27,7 +27,7 @@ from mixpeek_dagster.storage.http import LONGEST_ERROR_BODY, Http, Request, body
 from mixpeek_dagster.storage.json_answers import MALFORMED, read_json
 from mixpeek_dagster.storage.parts import READABLE, range_header
 from mixpeek_dagster.storage.places import ServerUrl
-from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
+from mixpeek_dagster.storage.provider import Capabilities, Entry, Page, reads_a_file
 from mixpeek_dagster.storage.tokens import BearerToken, TokenKeeper
 
 FIELDS = "type,id,name,size,sha1,content_modified_at,modified_at"
@@ -170,10 +170,8 @@ class BoxSource:
     def location(self, key: bytes) -> str:
         return f"box://{_parse(key)[0]}"
 
-    def check(self) -> None:
-        for entry in self.list_page(limit=1).entries:
-            with self.open(entry.key, length=1) as stream:
-                stream.read(1)
+    def check(self) -> bool:
+        return reads_a_file(self)
 
     def _items(self, place: _Place, limit: int) -> tuple[list[Entry], list[_Place], str]:
         """Files and folders that are directly in a folder, and Box's marker for more of them."""

@@ -4,11 +4,15 @@ Names are resolved once and the connection goes to the very address that was che
 check and use (DNS rebinding) gains nothing. Every connection of this package to a URL that a tenant wrote goes through here.
 """
 
+import io
 import ipaddress
+import math
 import socket
 import ssl
+import time
 from collections.abc import Collection
 from functools import cache
+from http.client import HTTPResponse
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -26,6 +30,9 @@ NAT64 = ipaddress.ip_network("64:ff9b::/96")
 PUBLIC_PORTS = frozenset({80, 443})
 CONNECT_S = 10.0
 READ_S = 60.0
+"""So long may a server say nothing."""
+HEADERS_S = 90.0
+"""So long may the headers of an answer take, waiting for them included; a server may say a byte of them at a time."""
 
 _REMEDY = "an operator can allow it in MIXPEEK_ALLOWED_HOSTS"
 
@@ -135,6 +142,40 @@ def connect(host: str, port: int, *, timeout_s: float | None, allowed_hosts: Col
     raise failure
 
 
+class _Incoming(io.RawIOBase):
+    """What comes over a connection, until a time on the monotonic clock."""
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        self._raw = raw
+        self.until = math.inf
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if time.monotonic() > self.until:
+            raise TimeoutError("The headers of an answer drip.")
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Response(HTTPResponse):
+    """An answer whose headers take `HEADERS_S` at most."""
+
+    def __init__(self, sock: socket.socket, *given: Any, **named: Any) -> None:
+        super().__init__(sock, *given, **named)
+        self._incoming = _Incoming(self.fp.detach())
+        self.fp = io.BufferedReader(self._incoming)
+
+    def begin(self) -> None:
+        self._incoming.until = time.monotonic() + HEADERS_S
+        super().begin()
+        self._incoming.until = math.inf
+
+
 def open_pools(*, allowed_hosts: Collection[str] = (), verify: bool = True, connections: int = 16) -> urllib3.PoolManager:
     """HTTP connection pools whose every connection goes to a checked address. They neither retry nor follow redirects.
 
@@ -142,10 +183,14 @@ def open_pools(*, allowed_hosts: Collection[str] = (), verify: bool = True, conn
     """
 
     class _CheckedConnection(HTTPConnection):
+        response_class = _Response
+
         def _new_conn(self) -> socket.socket:
             return _connect_for(self, allowed_hosts)
 
     class _CheckedTlsConnection(HTTPSConnection):
+        response_class = _Response
+
         def _new_conn(self) -> socket.socket:
             return _connect_for(self, allowed_hosts)
 

@@ -17,7 +17,7 @@ from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.content_types import guess_content_type
 from mixpeek_dagster.storage.json_answers import MALFORMED
 from mixpeek_dagster.storage.parts import cut
-from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
+from mixpeek_dagster.storage.provider import Capabilities, Entry, Page, reads_a_file
 from mixpeek_dagster.storage.walk import Pager, walk
 
 Info = Mapping[str, Any]
@@ -106,10 +106,8 @@ class FsspecSource:
     def location(self, key: bytes) -> str:
         return f"{self.uri.rstrip('/')}/{key.decode('utf-8', 'backslashreplace')}"
 
-    def check(self) -> None:
-        for entry in self.list_page(limit=1).entries:
-            with self.open(entry.key, length=1) as stream:
-                stream.read(1)
+    def check(self) -> bool:
+        return reads_a_file(self)
 
     def _path(self, key: bytes) -> str:
         text = key.decode("utf-8", "surrogateescape")

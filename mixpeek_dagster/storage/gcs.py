@@ -29,8 +29,8 @@ from mixpeek_dagster.storage.http import Http, Request, body_stream, no_answer_n
 from mixpeek_dagster.storage.json_answers import MALFORMED, read_json
 from mixpeek_dagster.storage.parts import READABLE, range_header
 from mixpeek_dagster.storage.places import Place, ServerUrl, place_of
-from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
-from mixpeek_dagster.storage.tokens import BearerToken, Grant, ask_for_token, form_request, host_of, sign_jwt
+from mixpeek_dagster.storage.provider import Capabilities, Entry, Page, reads_a_file
+from mixpeek_dagster.storage.tokens import BearerToken, Grant, ask_for_token, form_request, host_of, send_as, sign_jwt
 
 READ_ONLY = "https://www.googleapis.com/auth/devstorage.read_only"
 ENDPOINT = "https://storage.googleapis.com"
@@ -193,17 +193,15 @@ class GCSSource:
     def location(self, key: bytes) -> str:
         return f"gs://{self.place.bucket}/{key.decode('utf-8', 'backslashreplace')}"
 
-    def check(self) -> None:
-        for entry in self.list_page(limit=1).entries:
-            with self.open(entry.key, length=1) as stream:
-                stream.read(1)
+    def check(self) -> bool:
+        return reads_a_file(self)
 
     def _object_path(self, key: bytes) -> str:
         return object_path(self.place.bucket, key)
 
     def _send(self, path: str, query: Mapping[str, str], headers: Mapping[str, str] = {}) -> BaseHTTPResponse:
         url = f"{self._base_url}{path}?{urlencode({**query, **self._billed})}"
-        return send(self._http, self._token, lambda: Request("GET", url, headers))
+        return send_as(self._token, self._http, lambda: Request("GET", url, headers))
 
     def _error(self, response: BaseHTTPResponse, what: str) -> Exception:
         return error_from(response, what, needs="storage.objects.list and storage.objects.get")
@@ -214,26 +212,10 @@ def object_path(bucket: str, key: bytes) -> str:
     return f"/storage/v1/b/{quote(bucket, safe='')}/o/{quote(key, safe='')}"
 
 
-def send(http: Http, token: BearerToken | None, make_request: Callable[[], Request]) -> BaseHTTPResponse:
-    """The answer to a request with the token; one that is refused is renewed once."""
-
-    def request() -> Request:
-        made = make_request()
-        bearer = {"Authorization": f"Bearer {token.value()}"} if token else {}
-        return made._replace(headers={**bearer, **made.headers})
-
-    response = http.send(request)
-    if response.status == 401 and token is not None:
-        response.close()
-        token.forget()
-        response = http.send(request)
-    return response
-
-
 def error_from(response: BaseHTTPResponse, what: str, *, needs: str) -> Exception:
     """What an answer that is no success means; `needs` are the permissions that a refused account may lack."""
     status, body = response.status, read_all(response)
-    reason = _reason(body)
+    reason = reason_of(body)
     said = f"{what}: Google answered {status} {reason or '(no reason)'}"
     if status == 404 and "specified bucket" in reason:
         return WrongConnection(f"{said}: the bucket does not exist.")
@@ -254,7 +236,8 @@ def error_from(response: BaseHTTPResponse, what: str, *, needs: str) -> Exceptio
     return ProviderError(f"{said}.")
 
 
-def _reason(body: bytes) -> str:
+def reason_of(body: bytes) -> str:
+    """What Google says is wrong, cut; empty when it says nothing."""
     try:
         error = json.loads(body)["error"]
         return str(error.get("message") or error["errors"][0]["reason"])[:120].rstrip(".")
@@ -287,10 +270,27 @@ def _token_of(config: GCSConfig, http: Http, settings: Settings) -> BearerToken 
         )
     if settings.google_credentials is not None:
         return BearerToken(service_account(key_file(settings.google_credentials), http, scope=READ_ONLY))
-    url = f"http://{METADATA_HOST}/computeMetadata/v1/instance/service-accounts/default/token"
-    metadata = Http(allowed_hosts={METADATA_HOST})
-    return BearerToken(
-        lambda: ask_for_token(metadata, lambda: Request("GET", url, {"Metadata-Flavor": "Google"}), who="This machine")
+    return BearerToken(own_account())
+
+
+def own_account() -> Callable[[], Grant]:
+    """Fetches tokens of the service account that Google gives to a pod, a service or a virtual machine."""
+    http = metadata_http()
+    remedy = "give the machine a service account"
+    return lambda: ask_for_token(http, lambda: metadata_request("token"), who="This machine's Google identity", remedy=remedy)
+
+
+def metadata_request(what: str) -> Request:
+    """Asks the metadata server what it says of this machine's account: its `token`, its `email`."""
+    url = f"http://{METADATA_HOST}/computeMetadata/v1/instance/service-accounts/default/{what}"
+    return Request("GET", url, {"Metadata-Flavor": "Google"})
+
+
+def metadata_http() -> Http:
+    """What a `metadata_request` is sent with."""
+    return Http(
+        allowed_hosts={METADATA_HOST},
+        host_from="that this machine is Google's, or name a service account's key file in GOOGLE_APPLICATION_CREDENTIALS",
     )
 
 
@@ -303,7 +303,7 @@ def key_file(file: Path) -> GCSCredentials:
     except (ValidationError, UnicodeDecodeError):
         raise Invalid(
             f"GOOGLE_APPLICATION_CREDENTIALS: {file} is not the key file of a service account, and nothing else is taken: "
-            "make a key of the account in JSON."
+            "make a key of the account in JSON, or leave it unset on a machine of Google's, which has an account of its own."
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""URLs of Google Cloud Storage that a service account's key signs, as the service's V4 process with RSA defines it.
+"""URLs of Google Cloud Storage that a service account signs, as the service's V4 process with RSA defines it.
 
 Source: "V4 signing process", "Canonical requests", "Signatures" in the documentation of Cloud Storage.
 """
@@ -6,6 +6,7 @@ Source: "V4 signing process", "Canonical requests", "Signatures" in the document
 import hashlib
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Protocol
 from urllib.parse import quote, urlsplit
 
 from mixpeek_dagster.storage.tokens import RsaKey
@@ -14,13 +15,36 @@ ALGORITHM = "GOOG4-RSA-SHA256"
 LONGEST_S = 7 * 24 * 3600
 
 
-class UrlSigner:
-    """Signs in the name of one service account. Safe to share between threads."""
+class Account(Protocol):
+    """A service account that signs. Failures are `ProviderError`s."""
+
+    def email(self) -> str: ...
+
+    def sign(self, data: bytes) -> bytes:
+        """The signature of the data's SHA-256 with a key of the account (PKCS #1 v1.5)."""
+        ...
+
+
+class AccountKey:
+    """An account whose key file is here. Safe to share between threads."""
 
     def __init__(self, email: str, private_key: str) -> None:
         """`private_key` is PEM. Raises Invalid: it cannot be read."""
         self._email = email
         self._key = RsaKey(private_key)
+
+    def email(self) -> str:
+        return self._email
+
+    def sign(self, data: bytes) -> bytes:
+        return self._key.sign(data)
+
+
+class UrlSigner:
+    """Signs in the name of one service account. Safe to share between threads."""
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
 
     def sign(
         self,
@@ -39,8 +63,9 @@ class UrlSigner:
             headers: must be sent just so. Others may be sent too, but none that begin with `x-goog-`.
             query: parameters to sign along.
         """
-        asked, text = to_sign(method, url, email=self._email, expires_s=expires_s, now=now, headers=headers, query=query)
-        return f"{url}?{asked}&X-Goog-Signature={self._key.sign(text.encode()).hex()}"
+        email = self._account.email()
+        asked, text = to_sign(method, url, email=email, expires_s=expires_s, now=now, headers=headers, query=query)
+        return f"{url}?{asked}&X-Goog-Signature={self._account.sign(text.encode()).hex()}"
 
 
 def to_sign(

@@ -172,7 +172,9 @@ def translate(error: Exception, host: str, *, check: str = "") -> MixpeekError:
         return ProviderDown(f"{host} has no address in DNS.{remedy}")
     if isinstance(error, NewConnectionError):
         return ProviderDown(f"{host} refused the connection or cannot be reached. Is it up?{remedy}")
-    if isinstance(error, ConnectTimeoutError | ReadTimeoutError | TimeoutError):
+    if isinstance(error, ConnectTimeoutError):
+        return ProviderDown(f"{host} did not answer in time.{remedy}")
+    if isinstance(error, ReadTimeoutError | TimeoutError):
         return ProviderDown(f"{host} did not answer in time.")
     return ProviderDown(f"{host} broke the connection off ({type(error).__name__}).")
 

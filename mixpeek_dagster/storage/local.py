@@ -19,7 +19,7 @@ from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.beneath import GONE, is_within, open_beneath, real_path_beneath, translate
 from mixpeek_dagster.storage.content_types import guess_content_type
 from mixpeek_dagster.storage.parts import cut
-from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
+from mixpeek_dagster.storage.provider import Capabilities, Entry, Page, reads_a_file
 from mixpeek_dagster.storage.walk import Pager, walk
 
 
@@ -86,10 +86,8 @@ class LocalSource:
     def location(self, key: bytes) -> str:
         return f"{self.uri.rstrip('/')}/{quote_from_bytes(key)}"
 
-    def check(self) -> None:
-        for entry in self.list_page(limit=1).entries:
-            with self.open(entry.key, length=1) as stream:
-                stream.read(1)
+    def check(self) -> bool:
+        return reads_a_file(self)
 
     def _real_folder(self) -> bytes:
         """The folder with its links resolved: looked at anew each time, as a mount or a link may have changed."""

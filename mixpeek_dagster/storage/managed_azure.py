@@ -1,8 +1,6 @@
-"""Our own files in a container of the operator's at Azure Blob Storage, with URLs that the account's key signs (service SAS)."""
+"""Our own files in a container of the operator's at Azure Blob Storage, with URLs that allow one thing (SAS)."""
 
 import base64
-import hashlib
-import hmac
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,12 +14,14 @@ from urllib3.response import BaseHTTPResponse
 from mixpeek_dagster.errors import AlreadyExists, Changed, Invalid, ProviderDown
 from mixpeek_dagster.models.values import utc_now
 from mixpeek_dagster.settings import Settings
-from mixpeek_dagster.storage.azure import API_VERSION, AzureCredentials, dated, error_from, sign
+from mixpeek_dagster.storage.azure import API_VERSION, AzureCredentials, error_from
+from mixpeek_dagster.storage.azure_login import own_identity
+from mixpeek_dagster.storage.azure_sas import AccountKey, Login, OwnIdentity
 from mixpeek_dagster.storage.blobs import Blob, Presigned, StoreUrl, attachment, check_key, check_one_put
 from mixpeek_dagster.storage.http import Http, Request, body_stream, read_all
 from mixpeek_dagster.storage.parts import READABLE, range_header
 from mixpeek_dagster.storage.spool import spool
-from mixpeek_dagster.storage.tokens import host_of
+from mixpeek_dagster.storage.tokens import BearerToken, host_of
 
 LARGEST_PUT = 5000 * 1024**2
 """What Azure takes in one request."""
@@ -40,46 +40,37 @@ class AzureBlobs:
         *,
         prefix: str = "",
         account: str,
-        secret: bytes,
-        http: Http,
+        login: Login,
         base_url: str,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        """`secret` is the account's key, decoded; `base_url` that of the account's blob service."""
+        """`base_url` is that of the account's blob service."""
         self._container = container
         self._prefix = prefix
         self._account = account
-        self._secret = secret
-        self._http = http
+        self._login = login
         self._base_url = base_url.rstrip("/")
         self._clock = clock
 
     @classmethod
     def at(cls, url: StoreUrl, *, settings: Settings) -> "AzureBlobs":
-        """The store that `az://container/prefix?account_name=…&endpoint_url=…` names, with the key of the settings.
+        """The store that `az://container/prefix?account_name=…&endpoint_url=…` names, with the key of the settings, else with this
+        machine's own identity.
 
         Raises:
-            Invalid: there is no account or no key of it, and nothing else can sign URLs.
+            Invalid: there is no account; its key is none; an identity would go out without TLS.
         """
         account = url.options.get("account_name") or settings.azure_account
         if account is None:
             raise Invalid("MIXPEEK_BLOBS=az://… needs a storage account: name it in AZURE_STORAGE_ACCOUNT, or as ?account_name=.")
-        if settings.azure_key is None:
-            raise Invalid("MIXPEEK_BLOBS=az://… needs a key to sign URLs with: give the account's in AZURE_STORAGE_KEY.")
         try:
             AzureCredentials.model_validate({"account_name": account, "account_key": settings.azure_key})
         except ValidationError as error:
             wrong = "AZURE_STORAGE_KEY" if error.errors()[0]["loc"] == ("account_key",) else f"The storage account {account!r}"
             raise Invalid(f"{wrong} is not of the form that Azure gives: copy it whole from the account's access keys.") from None
         base_url = url.options.get("endpoint_url", f"https://{account}.blob.core.windows.net")
-        return cls(
-            url.place,
-            prefix=url.prefix,
-            account=account,
-            secret=base64.b64decode(settings.azure_key),
-            http=Http(allowed_hosts={host_of(base_url)}, host_from="MIXPEEK_BLOBS"),
-            base_url=base_url,
-        )
+        login = _login(account, settings, base_url)
+        return cls(url.place, prefix=url.prefix, account=account, login=login, base_url=base_url)
 
     def put(
         self, key: str, source: BinaryIO, *, content_type: str = "", max_bytes: int | None = None, replace: bool = False
@@ -170,17 +161,9 @@ class AzureBlobs:
             "spr": "https" if self._base_url.startswith("https:") else "",
             **(answered or {}),
         }
-        sas["sig"] = self._signature(sas, key)
+        sas = self._login.signed(sas, f"/blob/{self._account}/{self._container}/{self._name(key)}")
         url = f"{self._url(key)}?{urlencode({name: value for name, value in sas.items() if value}, quote_via=quote)}"
         return Presigned(method=method, url=url, headers=headers or {}, expires_at=expires_at)
-
-    def _signature(self, sas: Mapping[str, str], key: str) -> str:
-        """Of a service SAS for one blob, as of version 2020-12-06 (its order of fields is Azure's)."""
-        resource = f"/blob/{self._account}/{self._container}/{self._name(key)}"
-        before, after = ("sp", "st", "se"), ("si", "sip", "spr", "sv", "sr", "snapshot", "ses")
-        answered = ("rscc", "rscd", "rsce", "rscl", "rsct")
-        fields = [*(sas.get(name, "") for name in before), resource, *(sas.get(name, "") for name in (*after, *answered))]
-        return base64.b64encode(hmac.new(self._secret, "\n".join(fields).encode(), hashlib.sha256).digest()).decode()
 
     def _name(self, key: str) -> str:
         return self._prefix + check_key(key)
@@ -196,11 +179,7 @@ class AzureBlobs:
         *,
         body: Callable[[], bytes | BinaryIO] | None = None,
     ) -> BaseHTTPResponse:
-        def request() -> Request:
-            made = dated(Request(method, self._url(key), headers or {}, body() if body else None))
-            return sign(made, account=self._account, secret=self._secret)
-
-        return self._http.send(request)
+        return self._login.send(lambda: Request(method, self._url(key), headers or {}, body() if body else None))
 
     def _expect(self, response: BaseHTTPResponse, status: int, key: str) -> BaseHTTPResponse:
         if response.status != status:
@@ -209,7 +188,21 @@ class AzureBlobs:
         return response
 
     def _error(self, response: BaseHTTPResponse, key: str) -> Exception:
-        return error_from(response, f"Blob {key} in {self._account}/{self._container}")
+        return error_from(response, f"Blob {key} in {self._account}/{self._container}", also=self._login.meanings)
+
+
+def _login(account: str, settings: Settings, base_url: str) -> Login:
+    http = Http(allowed_hosts={host_of(base_url)}, host_from="MIXPEEK_BLOBS")
+    if settings.azure_key is not None:
+        return AccountKey(account, base64.b64decode(settings.azure_key), http=http)
+    if not base_url.startswith("https:"):
+        raise Invalid(
+            "MIXPEEK_BLOBS=az://… without AZURE_STORAGE_KEY signs with this machine's identity, whose token goes over TLS only: write "
+            "https:// in endpoint_url, or give the account's key."
+        )
+    otherwise = "name one in AZURE_CLIENT_ID, or give the account's key in AZURE_STORAGE_KEY"
+    identity = settings.azure_identity
+    return OwnIdentity(BearerToken(own_identity(identity, identity.client, otherwise=otherwise)), http=http, base_url=base_url)
 
 
 def _etag(response: BaseHTTPResponse) -> str:

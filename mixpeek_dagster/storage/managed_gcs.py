@@ -1,4 +1,4 @@
-"""Our own files in a bucket of the operator's at Google Cloud Storage, with URLs that a service account's key signs."""
+"""Our own files in a bucket of the operator's at Google Cloud Storage, with URLs that a service account's key signs, here or at IAM."""
 
 import base64
 import json
@@ -14,12 +14,13 @@ from mixpeek_dagster.errors import AlreadyExists, Changed, Invalid
 from mixpeek_dagster.models.values import utc_now
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.blobs import Blob, Presigned, StoreUrl, attachment, check_key, check_one_put
-from mixpeek_dagster.storage.gcs import ENDPOINT, GCSCredentials, error_from, key_file, object_path, send, service_account
-from mixpeek_dagster.storage.gcs_signing import UrlSigner
+from mixpeek_dagster.storage.gcs import ENDPOINT, error_from, key_file, object_path, own_account, service_account
+from mixpeek_dagster.storage.gcs_iam import EMAIL, KeptAccount
+from mixpeek_dagster.storage.gcs_signing import Account, AccountKey, UrlSigner
 from mixpeek_dagster.storage.http import Http, Request, body_stream, read_all
 from mixpeek_dagster.storage.parts import READABLE, range_header
 from mixpeek_dagster.storage.spool import spool
-from mixpeek_dagster.storage.tokens import BearerToken, host_of
+from mixpeek_dagster.storage.tokens import BearerToken, host_of, send_as
 
 READ_WRITE = "https://www.googleapis.com/auth/devstorage.read_write"
 LARGEST_PUT = 5 * 1024**4
@@ -54,22 +55,16 @@ class GCSBlobs:
 
     @classmethod
     def at(cls, url: StoreUrl, *, settings: Settings) -> "GCSBlobs":
-        """The store that `gs://bucket/prefix?endpoint_url=…` names, with the key that the settings name.
+        """The store that `gs://bucket/prefix?endpoint_url=…&service_account=…` names, with the key file that the settings name, else
+        with this machine's own account, which signs as itself or as `service_account`.
 
         Raises:
-            Invalid: there is no key of a service account, and nothing else can sign URLs.
+            Invalid: the key file is none, or `service_account` is no account's e-mail address, or both are given.
         """
-        credentials = _credentials(settings)
         base_url = url.options.get("endpoint_url", ENDPOINT)
         http = Http(allowed_hosts={host_of(base_url)}, host_from="MIXPEEK_BLOBS")
-        return cls(
-            url.place,
-            prefix=url.prefix,
-            signer=UrlSigner(credentials.account["client_email"], credentials.account["private_key"]),
-            token=BearerToken(service_account(credentials, http, scope=READ_WRITE)),
-            http=http,
-            base_url=base_url,
-        )
+        account, token = _login(settings, http, url.options.get("service_account"))
+        return cls(url.place, prefix=url.prefix, signer=UrlSigner(account), token=token, http=http, base_url=base_url)
 
     def put(
         self, key: str, source: BinaryIO, *, content_type: str = "", max_bytes: int | None = None, replace: bool = False
@@ -176,7 +171,7 @@ class GCSBlobs:
         body: Callable[[], bytes | BinaryIO] | None = None,
     ) -> BaseHTTPResponse:
         url = self._base_url + target
-        return send(self._http, self._token, lambda: Request(method, url, headers or {}, body() if body else None))
+        return send_as(self._token, self._http, lambda: Request(method, url, headers or {}, body() if body else None))
 
     def _error(self, response: BaseHTTPResponse, key: str) -> Exception:
         if response.status == 412:
@@ -191,10 +186,18 @@ def _blob(key: str, item: Mapping[str, Any]) -> Blob:
     return Blob(key, int(item.get("size") or 0), md5 or str(item["generation"]), str(item.get("contentType") or ""))
 
 
-def _credentials(settings: Settings) -> GCSCredentials:
-    file = settings.google_credentials
-    if file is None:
+def _login(settings: Settings, http: Http, signs_as: str | None) -> tuple[Account, BearerToken]:
+    if signs_as is not None and not EMAIL.fullmatch(signs_as):
+        raise Invalid("MIXPEEK_BLOBS=gs://…?service_account= is not the e-mail address of a service account.")
+    if settings.google_credentials is None:
+        token = BearerToken(own_account())
+        return KeptAccount(token, email=signs_as), token
+    if signs_as is not None:
         raise Invalid(
-            "MIXPEEK_BLOBS=gs://… needs a key to sign URLs with: name a service account's key file in GOOGLE_APPLICATION_CREDENTIALS."
+            "MIXPEEK_BLOBS=gs://…?service_account= is for machines without a key file: leave it out, or unset "
+            "GOOGLE_APPLICATION_CREDENTIALS."
         )
-    return key_file(file)
+    credentials = key_file(settings.google_credentials)
+    account = credentials.account
+    token = BearerToken(service_account(credentials, http, scope=READ_WRITE))
+    return AccountKey(account["client_email"], account["private_key"]), token

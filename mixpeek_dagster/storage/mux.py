@@ -151,8 +151,8 @@ class MuxSource:
     def location(self, key: bytes) -> str:
         return f"mux://{_asset_id(key)}"
 
-    def check(self) -> None:
-        self.list_page(limit=1)
+    def check(self) -> bool:
+        return bool(self.list_page(limit=1).entries)
 
     def _assets(self, token: str | None, limit: int) -> tuple[list[_Asset], str | None]:
         query = {"limit": str(limit), **({"cursor": token} if token else {})}

@@ -5,12 +5,13 @@ Vendors differ by `Capabilities`, never by type checks. A source knows no catalo
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import BinaryIO, Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel
 
+from mixpeek_dagster.errors import Archived
 from mixpeek_dagster.settings import Settings
 
 
@@ -53,6 +54,7 @@ class Capabilities:
         presign: the provider can hand out time-limited URLs.
         digests: pages have a `digest`.
         feed: it tells of changes before a listing does (`feed.FeedSource`).
+        shows_restored: an archived file that can be read for a while is listed with a class that can be read.
     """
 
     order: Literal["bytes", "unordered"]
@@ -60,6 +62,7 @@ class Capabilities:
     presign: bool = False
     digests: bool = False
     feed: bool = False
+    shows_restored: bool = False
 
 
 class ObjectSource(Protocol):
@@ -117,9 +120,18 @@ class ObjectSource(Protocol):
         """Where the file is, distinct across sources of one provider, for people and as a stable id: `s3://bucket/key`."""
         ...
 
-    def check(self) -> None:
-        """Prove that the source can be listed and read, or raise what is wrong and how to mend it."""
+    def check(self) -> bool:
+        """Prove that the source can be listed and read, or raise what is wrong and how to mend it; False when it named no file to read."""
         ...
+
+
+def reads_a_file(source: ObjectSource) -> bool:
+    """`ObjectSource.check` by one listing and the first byte of the file that it names."""
+    entries = source.list_page(limit=1).entries
+    for entry in entries:
+        with suppress(Archived, FileNotFoundError), source.open(entry.key, length=1) as stream:  # readable, but for this file
+            stream.read(1)
+    return bool(entries)
 
 
 ConfigT_contra = TypeVar("ConfigT_contra", bound=BaseModel, contravariant=True)

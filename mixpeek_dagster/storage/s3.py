@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 
-from mixpeek_dagster.errors import Archived, BadListing, Changed, Invalid, WrongConnection
+from mixpeek_dagster.errors import BadListing, Changed, Invalid, WrongConnection
 from mixpeek_dagster.models.values import storable
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.content_types import guess_content_type
@@ -23,13 +23,13 @@ from mixpeek_dagster.storage.feed import News
 from mixpeek_dagster.storage.http import Http, Request, body_stream, read_all, read_chunks
 from mixpeek_dagster.storage.parts import READABLE, range_header
 from mixpeek_dagster.storage.places import Place
-from mixpeek_dagster.storage.provider import Capabilities, Entry, Page
+from mixpeek_dagster.storage.provider import Capabilities, Entry, Page, reads_a_file
 from mixpeek_dagster.storage.s3_config import Endpoint, S3Config, check_endpoint, endpoint_of, place_of
 from mixpeek_dagster.storage.s3_credentials import CredentialSource, credentials_of, discover_backblaze
 from mixpeek_dagster.storage.s3_errors import error_from
 from mixpeek_dagster.storage.s3_events import QueueFeed
 from mixpeek_dagster.storage.s3_listing import parse_page, plain_etag
-from mixpeek_dagster.storage.s3_requests import bucket_url, sign
+from mixpeek_dagster.storage.s3_requests import bucket_url, is_aws, sign
 
 LARGEST_PAGE = 1000
 LISTING_TRIES = 3
@@ -53,6 +53,7 @@ class S3Source:
             presign=True,
             digests=True,
             feed=config.events is not None,
+            shows_restored=endpoint is not None and is_aws(endpoint),
         )
         self._config = config
         self._credentials = credentials
@@ -151,18 +152,15 @@ class S3Source:
     def location(self, key: bytes) -> str:
         return f"s3://{self.place.bucket}/{storable(key.decode('utf-8', 'surrogateescape'))}"
 
-    def check(self) -> None:
-        for entry in self.list_page(limit=1).entries:
-            try:
-                with self.open(entry.key, length=1) as stream:
-                    stream.read(1)
-            except (Archived, FileNotFoundError):
-                pass  # readable, but for this file
+    def check(self) -> bool:
+        return reads_a_file(self)
 
     def _read_page(self, query: Mapping[str, str], known: bytes) -> Page:
         """One listing request; an answer that broke off is asked for again, as it may be the connection's fault."""
+        # Others may refuse a header that they do not know.
+        headers = {"x-amz-optional-object-attributes": "RestoreStatus"} if self.capabilities.shows_restored else {}
         for attempt in range(LISTING_TRIES):
-            response = self._send("GET", None, query)
+            response = self._send("GET", None, query, headers)
             if response.status != 200:
                 raise self._error(response)
             try:

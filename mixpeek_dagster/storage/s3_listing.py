@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 START, STOP = b"<Contents>", b"</Contents>"
 _TAG = re.compile(rb"<(/?[A-Za-z0-9]+)>")
-_WANTED = (b"Key", b"Size", b"ETag", b"LastModified", b"StorageClass")
+_WANTED = (b"Key", b"Size", b"ETag", b"LastModified", b"StorageClass", b"IsRestoreInProgress")
 _NEEDED = (b"Key", b"Size")
 _make_entry = partial(tuple.__new__, Entry)  # skips the class's own __new__, which is written in Python
 
@@ -78,26 +78,34 @@ def _entries(root: "Element", frame: _Frame) -> list[Entry]:
     key, size, etag, modified, storage = (
         f"{frame.namespace}{name}" for name in ("Key", "Size", "ETag", "LastModified", "StorageClass")
     )
+    status, restoring = (f"{frame.namespace}{name}" for name in ("RestoreStatus", "IsRestoreInProgress"))
     entries = []
     for item in root.iterfind(f"{frame.namespace}Contents"):
         fields = {field.tag: field.text for field in item}
+        kind = _class(fields.get(storage), item.findtext(f"{status}/{restoring}") if status in fields else None)
         try:
-            entries.append(
-                _entry(fields[key], fields[size], fields.get(etag), fields.get(modified), fields.get(storage), frame.is_encoded)
-            )
+            entries.append(_entry(fields[key], fields[size], fields.get(etag), fields.get(modified), kind, frame.is_encoded))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError("holds an entry without a valid key, size or time") from error
     return entries
 
 
 def _entry(
-    text: str | None, size: str | None, etag: str | None, modified: str | None, storage_class: str | None, is_encoded: bool
+    text: str | None, size: str | None, etag: str | None, modified: str | None, storage_class: str, is_encoded: bool
 ) -> Entry:
     if not text or not size:
         raise ValueError
     key = _decoded(text.encode()) if is_encoded else text.encode()
     time = _timestamp((modified or "").encode())
-    return Entry(key, int(size), plain_etag(etag or ""), "", time, guess_content_type(key), storage_class or "STANDARD")
+    return Entry(key, int(size), plain_etag(etag or ""), "", time, guess_content_type(key), storage_class)
+
+
+def _class(storage_class: str | None, is_restoring: str | None) -> str:
+    """The class that a file can be read as: that of one which is restored from the archive for a while is STANDARD.
+
+    `is_restoring` is None where nobody has asked for the file to be restored, or the copy has expired.
+    """
+    return "STANDARD" if is_restoring == "false" else storage_class or "STANDARD"
 
 
 def _plain_entries(body: bytes, start: int, stop: int) -> list[Entry] | None:
@@ -117,8 +125,9 @@ def _plain_entries(body: bytes, start: int, stop: int) -> list[Entry] | None:
     columns = {name: parts[at::width] for name, at in layout.groupindex.items()}
     nothing = [b""] * (len(parts) // width)
     keys, etags, classes = (_joined(columns.get(name, nothing)) for name in ("Key", "ETag", "StorageClass"))
+    restoring = _joined(columns.get("IsRestoreInProgress", ()))
     etags = etags.replace(b"&quot;", b'"')
-    if not all(columns["Key"]) or b"&" in keys + etags + classes:
+    if not all(columns["Key"]) or b"&" in keys + etags + classes + restoring:
         return None
     try:
         sizes = list(map(int, columns["Size"]))
@@ -129,6 +138,8 @@ def _plain_entries(body: bytes, start: int, stop: int) -> list[Entry] | None:
     names = [unquote_to_bytes(one) if b"%" in one else one for one in keys.replace(b"+", b" ").split(b"<")]
     marks = [one.strip().strip('"') for one in etags.decode().split("<")]
     kinds = [one or "STANDARD" for one in classes.decode().split("<")]
+    if restoring:
+        kinds = list(map(_class, kinds, restoring.decode().split("<")))
     return list(map(_make_entry, zip(names, sizes, marks, repeat(""), times, map(guess_content_type, names), kinds)))
 
 

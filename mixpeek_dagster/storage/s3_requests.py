@@ -17,6 +17,7 @@ from mixpeek_dagster.storage.s3_config import Endpoint
 NOTHING = hashlib.sha256(b"").hexdigest()
 _HOST_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _IP = re.compile(r"[\d.]+|.*:.*")
+AWS = "amazonaws.com"
 _SUFFIXES = {
     "cn-": "amazonaws.com.cn",
     "us-iso-": "c2s.ic.gov",
@@ -52,7 +53,7 @@ class Keys(NamedTuple):
 def bucket_url(endpoint: Endpoint, bucket: str) -> str:
     """The base URL of a bucket, without a slash at its end: `https://bucket.host`, or `https://host/bucket` where it cannot
     be part of a host name (`path_style`, an IP address, capitals, underscores, or dots below TLS)."""
-    suffix = next((domain for start, domain in _SUFFIXES.items() if endpoint.region.startswith(start)), "amazonaws.com")
+    suffix = next((domain for start, domain in _SUFFIXES.items() if endpoint.region.startswith(start)), AWS)
     base = (endpoint.url or f"https://s3.{endpoint.region}.{suffix}").rstrip("/")
     scheme, _, rest = base.partition("://")
     is_name = not _IP.fullmatch(urlsplit(base).hostname or "")
@@ -60,6 +61,12 @@ def bucket_url(endpoint: Endpoint, bucket: str) -> str:
     if endpoint.path_style or not fits:
         return f"{base}/{quote(bucket, safe='~')}"
     return f"{scheme}://{bucket}.{rest}"
+
+
+def is_aws(endpoint: Endpoint) -> bool:
+    """Whether requests go to AWS's own S3, not to one of its relatives."""
+    host = urlsplit(endpoint.url).hostname or "" if endpoint.url else AWS
+    return any(f".{host}".endswith(f".{domain}") for domain in (AWS, *_SUFFIXES.values()))
 
 
 def sign(

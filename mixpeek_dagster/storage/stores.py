@@ -11,7 +11,7 @@ from mixpeek_dagster.storage.tokens import host_of
 
 OPTIONS = {
     "s3": ("region", "endpoint_url"),
-    "gs": ("endpoint_url",),
+    "gs": ("endpoint_url", "service_account"),
     "az": ("account_name", "endpoint_url"),
 }
 """Scheme → what may stand behind the `?`."""
@@ -21,7 +21,7 @@ def open_store(url: str, *, settings: Settings) -> BlobStore:
     """The store at `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`. No network.
 
     Raises:
-        Invalid: the URL is of another form, or there are no credentials to sign URLs with.
+        Invalid: the URL is of another form, or the credentials that sign URLs are.
     """
     scheme = url.partition("://")[0]
     if scheme == "gs":

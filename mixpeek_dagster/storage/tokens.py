@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlencode, urlsplit
 
+from urllib3.response import BaseHTTPResponse
+
 from mixpeek_dagster.errors import AccessDenied, Invalid
 from mixpeek_dagster.storage.http import LONGEST_ERROR_BODY, Http, Request, no_answer_now
 from mixpeek_dagster.storage.json_answers import MALFORMED, read_json
@@ -65,8 +67,26 @@ class BearerToken:
             self._renew_at = 0.0
 
 
-def ask_for_token(http: Http, request: Callable[[], Request], *, who: str) -> Grant:
-    """An OAuth 2 token answer.
+def send_as(token: BearerToken | None, http: Http, make_request: Callable[[], Request]) -> BaseHTTPResponse:
+    """The answer to a request with the token; one that is refused is renewed once. Without a token, as it is made."""
+
+    def request() -> Request:
+        made = make_request()
+        bearer = {"Authorization": f"Bearer {token.value()}"} if token else {}
+        return made._replace(headers={**bearer, **made.headers})
+
+    response = http.send(request)
+    if response.status == 401 and token is not None:
+        response.close()
+        token.forget()
+        response = http.send(request)
+    return response
+
+
+def ask_for_token(
+    http: Http, request: Callable[[], Request], *, who: str, remedy: str = "check the connection's credentials"
+) -> Grant:
+    """An OAuth 2 token answer. `remedy` is what to do where `who` refuses to give one.
 
     Raises:
         AccessDenied: the provider refused the credentials; what it says of them is quoted.
@@ -83,7 +103,7 @@ def ask_for_token(http: Http, request: Callable[[], Request], *, who: str) -> Gr
     except MALFORMED:
         code = str(response.status)
     if 400 <= response.status < 500 and response.status != 429:
-        wrong = "set this machine's clock" if _CLOCK.search(code) else "check the connection's credentials"
+        wrong = "set this machine's clock" if _CLOCK.search(code) else remedy
         raise AccessDenied(f"{who} gave no token ({code}): {wrong}.")
     raise no_answer_now(f"{who} gave no token ({code})", response.headers)
 

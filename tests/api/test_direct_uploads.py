@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -18,9 +19,13 @@ from fastapi.testclient import TestClient
 from mixpeek_dagster.models.values import utc_now
 from mixpeek_dagster.pipeline.uploads import sweep_uploads
 from mixpeek_dagster.pipeline.warehouse import Warehouse
+from mixpeek_dagster.settings import AzureIdentity
 from mixpeek_dagster.storage import gcs, managed_s3
+from mixpeek_dagster.storage.gcs_iam import KeptAccount
 from tests.api.conftest import open_warehouse
-from tests.servers import S3Server, s3_client
+from tests.servers import S3Server, TlsServer, s3_client
+from tests.storage.azure_machine import entra_token
+from tests.storage.google_stub import GoogleStub, google_machine
 from tests.storage.scripted import Answer, scripted
 from tests.storage.test_azure import ACCOUNT, KEY, Account
 from tests.storage.test_gcs import call
@@ -65,6 +70,15 @@ def gcs_place(fake_gcs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture
+def gcs_machine_place(fake_gcs: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    """Without a key file, on a machine of Google's."""
+    bucket = new_name("uploads")
+    call(f"{fake_gcs}/storage/v1/b?project=test", "POST", json.dumps({"name": bucket}).encode(), "application/json")
+    with google_machine(monkeypatch, GoogleStub()):
+        yield Place({"blobs_url": f"gs://{bucket}/warehouse?endpoint_url={fake_gcs}"}, fake_gcs)
+
+
+@pytest.fixture
 def azure_place(azurite: str) -> Place:
     container = new_name("uploads")
     Account(azurite).call("PUT", f"/{container}?restype=container")
@@ -72,7 +86,23 @@ def azure_place(azurite: str) -> Place:
     return Place(settings, azurite, once=True, plain=False)
 
 
-@pytest.fixture(params=["s3", "gcs", "azure"])
+@pytest.fixture
+def azure_machine_place(trusted_azurite: TlsServer) -> Iterator[Place]:
+    """Without the account's key, on a machine of Azure's."""
+    container, url = new_name("uploads"), trusted_azurite.url
+    Account(url).call("PUT", f"/{container}?restype=container")
+    told = json.dumps({"access_token": entra_token().access_token, "expires_in": 3600}).encode()
+    with scripted(lambda _asked: Answer(200, told)) as machine:
+        identity = AzureIdentity(endpoint=machine.url, header="hush")
+        settings = {
+            "blobs_url": f"az://{container}/warehouse?endpoint_url={url}",
+            "azure_account": ACCOUNT,
+            "azure_identity": identity,
+        }
+        yield Place(settings, url, once=True, plain=False)
+
+
+@pytest.fixture(params=["s3", "gcs", "gcs_machine", "azure", "azure_machine"])
 def place(request: pytest.FixtureRequest) -> Place:
     found: Place = request.getfixturevalue(f"{request.param}_place")
     return found
@@ -230,3 +260,24 @@ def test_uploads_that_nobody_confirms_are_given_up_with_their_files(
     assert warehouse.blobs.head(left["s3_key"]) is None
     with warehouse.catalog.reading() as records:
         assert records.uploads.get(never["upload_id"]).status == "FAILED"
+
+
+@pytest.mark.parametrize("place", ["gcs_machine"], indirect=True)
+def test_the_urls_of_many_uploads_are_signed_at_once(
+    client: TestClient, bucket: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two, sign = threading.Barrier(2, timeout=20), KeptAccount.sign
+
+    def together(account: KeptAccount, data: bytes) -> bytes:
+        two.wait()
+        return sign(account, data)
+
+    monkeypatch.setattr(KeptAccount, "sign", together)
+    files = [{"filename": f"{number}.txt", "content_type": "text/plain", "file_size_bytes": len(BODY)} for number in range(6)]
+    uploads = client.post(f"/v1/buckets/{bucket['bucket_id']}/uploads/batch", json={"uploads": files}).json()["uploads"]
+    assert [upload["filename"] for upload in uploads] == [file["filename"] for file in files]
+    assert all(upload["s3_key"] in upload["presigned_url"] for upload in uploads)
+    listed = client.post(f"/v1/buckets/{bucket['bucket_id']}/uploads/list", json={"return_presigned_urls": True}).json()[
+        "results"
+    ]
+    assert all(upload["s3_key"] in upload["presigned_url"] for upload in listed)

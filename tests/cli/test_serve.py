@@ -14,7 +14,7 @@ def test_a_blob_store_that_cannot_sign_ends_the_start_before_a_key_is_shown(
 ) -> None:
     monkeypatch.setenv("MIXPEEK_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("MIXPEEK_BLOBS", "gs://bucket/prefix")
-    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
     monkeypatch.delenv("MIXPEEK_CATALOG_URL", raising=False)
     with pytest.raises(Invalid, match="GOOGLE_APPLICATION_CREDENTIALS"):
         CliRunner().invoke(app, ["serve"], catch_exceptions=False)

@@ -910,6 +910,39 @@ def test_an_archived_file_that_is_restored_for_a_while_is_read_when_it_is_requeu
     assert library.texts() == [4]
 
 
+def test_an_archived_file_that_the_listing_tells_is_restored_is_read_by_the_next_pass(library: Library) -> None:
+    library.world.shows_restored = True
+    library.world.put("a.txt", b"cold", storage_class="GLACIER")
+    library.world.put("b.txt", b"warm")
+    library.cycle()
+    cold = library.world.files[b"a.txt"]
+    with library.warehouse.catalog.reading() as records:
+        (letter,) = records.syncs.rejected(library.sync.sync_id)
+    assert letter.error == "stored as GLACIER: restore it, or move it to a class that can be read; the next pass reads it then"
+    for restored in ("and expires unseen", "and is read"):
+        library.world.files[b"a.txt"] = (cold[0]._replace(storage_class="STANDARD"), cold[1])
+        if restored == "and is read":
+            assert plan_sync(library.warehouse, library.sync.sync_id).counters.new == 1
+            assert library.cycle().counters.new == 1
+        library.world.files[b"a.txt"] = cold
+        counters = library.cycle().counters
+        assert (counters.new, counters.changed, counters.failed) == (0, 0, 0)
+    assert library.world.calls["open"] == 2, "each file once"
+    assert (library.keys(), library.texts()) == ({"a.txt": KeyState.LIVE, "b.txt": KeyState.LIVE}, [4, 4])
+
+
+def test_an_archived_file_that_the_listing_tells_is_not_restored_is_not_read_however_often_it_is_requeued(
+    library: Library,
+) -> None:
+    library.world.shows_restored = True
+    library.world.put("a.txt", b"cold", storage_class="GLACIER")
+    library.cycle()
+    with library.warehouse.catalog.transaction() as records:
+        assert requeue(records, library.now(), [KeyState.ARCHIVED], now=NOW) == 1
+    library.cycle()
+    assert (library.keys(), library.world.calls["open"]) == ({"a.txt": KeyState.ARCHIVED}, 0)
+
+
 def test_an_archived_file_that_is_requeued_too_early_says_why_it_cannot_be_read(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:

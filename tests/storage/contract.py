@@ -92,7 +92,7 @@ class ProviderContract:
 
     def test_an_empty_source_lists_nothing_and_passes_its_check(self, world: World) -> None:
         assert listing(world.source) == []
-        world.source.check()
+        assert world.source.check() is False
 
     def test_awkward_keys_are_listed_looked_at_and_opened_byte_for_byte(self, world: World) -> None:
         for name, path in self.awkward().items():
@@ -249,4 +249,4 @@ class ProviderContract:
 
     def test_check_reads_a_file(self, world: World) -> None:
         world.put(b"a.txt", b"x")
-        world.source.check()
+        assert world.source.check() is True

@@ -1,6 +1,7 @@
 """A web server on loopback that answers as a test scripts it, for servers that misbehave."""
 
 import contextlib
+import io
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +27,7 @@ class Asked:
 @dataclass(frozen=True)
 class Answer:
     """What to say. `cut` closes the connection after that many bytes of the body; `length` announces another length; `drip_s` are
-    the seconds before every byte of the body."""
+    the seconds before every byte of the body, `drip_head_s` before every byte of what comes ahead of it."""
 
     status: int = 200
     body: bytes = b""
@@ -34,6 +35,7 @@ class Answer:
     cut: int | None = None
     length: int | None = None
     drip_s: float = 0.0
+    drip_head_s: float = 0.0
 
 
 def part_of(body: bytes, asked: Asked) -> Answer:
@@ -85,19 +87,22 @@ def scripted(answer: Callable[[Asked], Answer]) -> Iterator[Scripted]:
                 self.send_header(name, value)
             if "Content-Length" not in said.headers:
                 self.send_header("Content-Length", str(len(said.body) if said.length is None else said.length))
+            wire, self.wfile = self.wfile, io.BytesIO()
             self.end_headers()
-            if self.command != "HEAD":
-                with contextlib.suppress(OSError):  # the client may have hung up
-                    self._send_body(said)
+            head, self.wfile = self.wfile.getvalue(), wire
+            with contextlib.suppress(OSError):  # the client may have hung up
+                self._drip(head, said.drip_head_s)
+                if self.command != "HEAD":
+                    self._drip(said.body[: said.cut], said.drip_s)
             if said.cut is not None or said.length is not None:
                 self.close_connection = True
 
-        def _send_body(self, said: Answer) -> None:
-            if not said.drip_s:
-                self.wfile.write(said.body[: said.cut])
+        def _drip(self, data: bytes, each_s: float) -> None:
+            if not each_s:
+                self.wfile.write(data)
                 return
-            for byte in said.body[: said.cut]:
-                time.sleep(said.drip_s)
+            for byte in data:
+                time.sleep(each_s)
                 self.wfile.write(bytes([byte]))
                 server.dripped += 1
 

@@ -285,6 +285,34 @@ def test_a_pod_hands_in_the_token_that_kubernetes_gave_it(tmp_path: Path) -> Non
         assert token_of(Settings.from_env(environ)) == "Bearer of azure"
 
 
+def test_a_service_principal_hands_in_its_secret() -> None:
+    def answer(asked: Asked) -> Answer:
+        given = dict(parse_qsl(asked.body.decode()))
+        if given != {
+            "grant_type": "client_credentials",
+            "client_id": "client",
+            "client_secret": "hush",
+            "scope": "https://storage.azure.com/.default",
+        }:
+            return Answer(
+                401, b'{"error": "invalid_client", "error_description": "AADSTS7000215: Invalid client secret provided."}'
+            )
+        assert (asked.method, asked.path) == ("POST", "/tenant/oauth2/v2.0/token")
+        return Answer(body=b'{"access_token": "of azure", "expires_in": 3600}')
+
+    with scripted(answer) as server:
+        environ = {"AZURE_CLIENT_SECRET": "hush", "AZURE_CLIENT_ID": "client", "AZURE_AUTHORITY_HOST": server.url}
+        with pytest.raises(Invalid, match="AZURE_TENANT_ID"):
+            token_of(Settings.from_env(environ))
+        environ["AZURE_TENANT_ID"] = "tenant"
+        settings = Settings.from_env(environ)
+        assert "hush" not in repr(settings)
+        assert token_of(settings) == "Bearer of azure"
+        with pytest.raises(AccessDenied, match=r"AADSTS7000215.*AZURE_CLIENT_SECRET, which expires") as raised:
+            token_of(Settings.from_env({**environ, "AZURE_CLIENT_SECRET": "worn"}))
+        assert "worn" not in str(raised.value)
+
+
 def test_a_managed_identity_is_the_operators_to_lend() -> None:
     config = {"account_name": "account", "container": "con", "credentials": {"type": "managed_identity"}}
     with pytest.raises(Invalid, match="MIXPEEK_AMBIENT_CREDENTIALS"):

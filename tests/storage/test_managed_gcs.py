@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from mixpeek_dagster.errors import AccessDenied, AlreadyExists, Changed, Invalid, ProviderDown, WrongConnection
 from mixpeek_dagster.storage.blobs import BlobStore
-from mixpeek_dagster.storage.gcs_signing import UrlSigner, to_sign
+from mixpeek_dagster.storage.gcs_signing import Account, AccountKey, UrlSigner, to_sign
 from mixpeek_dagster.storage.http import Backoff, Http
 from mixpeek_dagster.storage.managed_gcs import GCSBlobs
 from mixpeek_dagster.storage.stores import open_store
@@ -81,9 +81,10 @@ def test_what_is_signed_is_what_google_signs(method: str, headers: dict[str, str
         public.verify(bytes.fromhex(signature), text.encode() + b" ", padding.PKCS1v15(), hashes.SHA256())
 
 
-def gcs_blobs(url: str, bucket: str, **options: Any) -> GCSBlobs:
+def gcs_blobs(url: str, bucket: str, *, account: Account | None = None, **options: Any) -> GCSBlobs:
     given = {"http": Http(allowed_hosts={"127.0.0.1"}, backoff=Backoff(sleep=lambda _s: None)), "token": None, **options}
-    return GCSBlobs(bucket, prefix="managed/", signer=UrlSigner("a@b", account_file()["private_key"]), base_url=url, **given)
+    signer = UrlSigner(account or AccountKey("a@b", account_file()["private_key"]))
+    return GCSBlobs(bucket, prefix="managed/", signer=signer, base_url=url, **given)
 
 
 class TestFakeGCS(BlobContract):
@@ -246,20 +247,22 @@ def test_a_missing_bucket_and_a_service_that_is_off() -> None:
         gcs_blobs("http://127.0.0.1:9", "b").put("a.bin", io.BytesIO(b"x"))
 
 
-def test_without_a_key_that_can_sign_there_is_no_store(tmp_path: Path) -> None:
+def test_a_key_file_that_cannot_sign_makes_no_store(tmp_path: Path) -> None:
     file = tmp_path / "key.json"
-    with pytest.raises(Invalid, match="GOOGLE_APPLICATION_CREDENTIALS"):
-        open_store("gs://b", settings=allow())
     with pytest.raises(Invalid, match="cannot be read"):
         open_store("gs://b", settings=allow(google_credentials=file))
     for text in ("PRIVATE", '{"type": "authorized_user", "refresh_token": "PRIVATE"}'):
         file.write_text(text)
-        with pytest.raises(Invalid, match="not the key file of a service account") as raised:
+        with pytest.raises(Invalid, match=r"not the key file of a service account.* make a key .* or leave it unset") as raised:
             open_store("gs://b", settings=allow(google_credentials=file))
         assert "PRIVATE" not in str(raised.value)
     file.write_text(json.dumps({**account_file(), "private_key": "PRIVATE"}))
     with pytest.raises(Invalid, match="private key cannot be read"):
         open_store("gs://b", settings=allow(google_credentials=file))
     file.write_text(json.dumps(account_file()))
+    with pytest.raises(Invalid, match="for machines without a key file"):
+        open_store("gs://b?service_account=a@b", settings=allow(google_credentials=file))
+    with pytest.raises(Invalid, match="not the e-mail address"):
+        open_store("gs://b?service_account=somebody", settings=allow())
     store = open_store("gs://b/a/b/", settings=allow(google_credentials=file))
     assert store.presign_put("x", expires_s=60).url.startswith("https://storage.googleapis.com/b/a/b/x?X-Goog-Algorithm=")

@@ -1,7 +1,10 @@
 """S3 sources against servers that lie, break off, storm and stall: never a short listing taken for a whole one."""
 
+import itertools
+import re
 import threading
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,7 +21,9 @@ from mixpeek_dagster.storage.connect import open_source
 from mixpeek_dagster.storage.http import Backoff
 from mixpeek_dagster.storage.provider import Page
 from mixpeek_dagster.storage.s3 import S3Source
+from mixpeek_dagster.storage.s3_config import Endpoint
 from mixpeek_dagster.storage.s3_listing import parse_page
+from mixpeek_dagster.storage.s3_requests import is_aws
 from tests.storage.contract import listing
 from tests.storage.scripted import Answer, Asked, Scripted, scripted
 from tests.storage.worlds import allow
@@ -49,6 +54,16 @@ def source_of(server: Scripted, waits: list[float] | None = None, path: str = "b
     source = open_source("s3", config, source_path=path, settings=allow(server.host))
     assert isinstance(source, S3Source)
     source._http.backoff = Backoff(sleep=(waits if waits is not None else []).append)
+    return source
+
+
+def at_aws(server: Scripted, monkeypatch: pytest.MonkeyPatch, **more: object) -> S3Source:
+    """A source that takes the server for AWS."""
+    monkeypatch.setattr("mixpeek_dagster.storage.egress.resolve", lambda *_, **__: ["127.0.0.1"])
+    host = f"s3.us-east-1.amazonaws.com:{server.host.partition(':')[2]}"
+    config = {"endpoint_url": f"http://{host}", "path_style": True, "credentials": KEYS, **more}
+    source = open_source("s3", config, source_path="b", settings=allow(host))
+    assert isinstance(source, S3Source)
     return source
 
 
@@ -182,6 +197,30 @@ def test_an_answer_that_drips_is_given_up(answer: Answer, monkeypatch: pytest.Mo
         assert len(server.asked) == 1, "another try would take as long"
 
 
+@pytest.mark.parametrize("status", [100, 200, 403])
+def test_an_answer_whose_headers_drip_is_given_up(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mixpeek_dagster.storage.egress.HEADERS_S", 0.3)
+    with scripted(lambda _asked: Answer(status, GOOD, drip_head_s=0.02)) as server:
+        source = source_of(server)
+        source._http.backoff = Backoff(sleep=lambda _: None, tries=2)
+        with pytest.raises(ProviderDown, match="did not answer in time"):
+            source.list_page()
+        assert len(server.asked) == 2
+
+
+def test_headers_that_come_byte_by_byte_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within the time that they may take; a body may take longer."""
+    now = [0.0]
+    monkeypatch.setattr("mixpeek_dagster.storage.egress.time", SimpleNamespace(monotonic=lambda: now[0]))
+    with scripted(lambda _asked: Answer(body=b"x" * 3_000_000, drip_head_s=0.001)) as server:
+        source = source_of(server)
+        for _ in range(2):
+            with source.open(b"k") as stream:
+                now[0] += 3600
+                assert len(stream.read()) == 3_000_000
+        assert len(server.connections) == 1
+
+
 @pytest.mark.parametrize("headers_first", [False, True])
 def test_a_server_that_says_nothing_is_not_waited_for_four_times(headers_first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mixpeek_dagster.storage.egress.READ_S", 0.3)
@@ -209,6 +248,60 @@ def test_a_file_that_is_restored_from_the_archive_for_a_while_can_be_read(restor
     with scripted(lambda _asked: Answer(headers=headers)) as server:
         entry = source_of(server).head(b"a")
     assert entry is not None and entry.storage_class == told
+
+
+RESTORED = (
+    "<RestoreStatus><IsRestoreInProgress>false</IsRestoreInProgress><RestoreExpiryDate>2026-12-01T00:00:00.000Z</RestoreExpiryDate>"
+    "</RestoreStatus>"
+)
+RESTORING = "<RestoreStatus><IsRestoreInProgress>true</IsRestoreInProgress></RestoreStatus>"
+
+
+def cold_xml(*statuses: str) -> bytes:
+    """A page of archived files with these restore statuses."""
+    page = page_xml([f"k{number}" for number in range(len(statuses))]).replace(b"STANDARD", b"GLACIER")
+    for number, status in enumerate(statuses):
+        page = re.sub(b"(<Key>k%d<.*?</StorageClass>)" % number, rb"\1" + status.encode(), page)
+    return page
+
+
+@pytest.mark.parametrize("statuses", list(itertools.permutations(["", RESTORING, RESTORED])))
+def test_a_listing_tells_which_archived_files_can_be_read(statuses: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    with scripted(lambda _asked: Answer(body=cold_xml(*statuses))) as server:
+        source = at_aws(server, monkeypatch)
+        told = [entry.storage_class for entry in source.list_page().entries]
+    assert told == ["STANDARD" if status == RESTORED else "GLACIER" for status in statuses]
+
+
+def test_only_aws_is_asked_which_archived_files_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It alone says that it knows the header; others may refuse what they do not know, or sign it differently."""
+    name = "x-amz-optional-object-attributes"
+    with scripted(lambda _asked: Answer(body=GOOD)) as server:
+        source_of(server).list_page()
+        aws = at_aws(server, monkeypatch)
+        aws.list_page()
+        aws.head(b"a")
+        assert [asked.headers.get(name) for asked in server.asked] == [None, "RestoreStatus", None]
+        assert name in server.asked[1].headers["Authorization"]
+        assert (aws.capabilities.shows_restored, source_of(server).capabilities.shows_restored) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        (None, True),
+        ("https://s3.eu-west-3.amazonaws.com", True),
+        ("https://s3.cn-north-1.amazonaws.com.cn", True),
+        ("https://bucket.vpce-1a-2b.s3.us-east-1.vpce.amazonaws.com:443/", True),
+        ("https://S3.US-EAST-1.AMAZONAWS.COM", True),
+        ("https://amazonaws.com.example.org", False),
+        ("https://notamazonaws.com", False),
+        ("https://s3.wasabisys.com/amazonaws.com", False),
+        ("http://127.0.0.1:9000", False),
+    ],
+)
+def test_aws_is_known_by_its_host(url: str | None, expected: bool) -> None:
+    assert is_aws(Endpoint(url, "us-east-1", path_style=False)) is expected
 
 
 ERRORS: list[tuple[int, str, type[Exception], str]] = [
@@ -289,7 +382,7 @@ def test_a_file_whose_size_is_none_is_an_answer_that_cannot_be_true(size: str) -
             source_of(server).head(b"k")
 
 
-def test_a_bucket_whose_requesters_pay_is_read_by_a_connection_that_says_so() -> None:
+def test_a_bucket_whose_requesters_pay_is_read_by_a_connection_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(asked: Asked) -> Answer:
         if asked.headers.get("x-amz-request-payer") != "requester" or "x-amz-request-payer" not in asked.headers["Authorization"]:
             return Answer(403, error_xml("AccessDenied"))
@@ -305,6 +398,8 @@ def test_a_bucket_whose_requesters_pay_is_read_by_a_connection_that_says_so() ->
         with source.open(entry.key, if_match=entry) as stream:
             assert stream.read() == b"abc"
         source.check()
+        aws = at_aws(server, monkeypatch, requester_pays=True)
+        assert len(aws.list_page().entries) == 2, "both headers are sent"
 
 
 def test_a_file_under_a_key_of_the_customers_own_says_so() -> None:
@@ -360,6 +455,9 @@ KEY_TEXTS = ["a", "a+b", "a%2Bb", "%26%3C%25", "x%0Ay", "caf%C3%A9/%F0%9F%8E%89"
         lambda xml: xml.replace(b"<Size>", b"<ChecksumAlgorithm>CRC32</ChecksumAlgorithm><Size>", 1),
         lambda xml: xml.replace(b"<StorageClass>STANDARD</StorageClass>", b"", 2),
         lambda xml: xml.replace(b"</Size>", b"</Size><Owner><ID>i</ID><DisplayName>d</DisplayName></Owner>"),
+        lambda xml: xml.replace(b"</StorageClass>", b"</StorageClass>" + RESTORED.encode()),
+        lambda xml: xml.replace(b"</StorageClass>", b"</StorageClass>" + RESTORED.encode(), 2),
+        lambda xml: xml.replace(b"<Size>3</Size><", RESTORED.encode().replace(b"false", b"&#102;alse") + b"<Size>3</Size><"),
         lambda xml: xml.replace(b"</Contents><Contents>", b"</Contents>\n <Contents>"),
         lambda xml: xml.replace(b"&quot;e1&quot;", b"W/&quot;a&amp;b&quot;"),
         lambda xml: xml.replace(b"<Key>a</Key>", b"<Key><![CDATA[a]]></Key>"),
