@@ -916,8 +916,7 @@ def test_an_archived_file_that_the_listing_tells_is_restored_is_read_by_the_next
     library.world.put("b.txt", b"warm")
     library.cycle()
     cold = library.world.files[b"a.txt"]
-    with library.warehouse.catalog.reading() as records:
-        (letter,) = records.syncs.rejected(library.sync.sync_id)
+    (letter,) = letters(library)
     assert letter.error == "stored as GLACIER: restore it, or move it to a class that can be read; the next pass reads it then"
     for restored in ("and expires unseen", "and is read"):
         library.world.files[b"a.txt"] = (cold[0]._replace(storage_class="STANDARD"), cold[1])
