@@ -37,6 +37,7 @@ from mixpeek_dagster.api import (
     work,
 )
 from mixpeek_dagster.api.access import Access
+from mixpeek_dagster.api.cross_origin import SignedCORS
 from mixpeek_dagster.api.description import TAGS, describe, unique_id
 from mixpeek_dagster.api.guard import Guard
 from mixpeek_dagster.pipeline.tasks import resume_tasks
@@ -96,6 +97,7 @@ def create_app(warehouse: Warehouse) -> FastAPI:
         app.include_router(router)
     settings = warehouse.settings
     app.add_middleware(Access, max_body_bytes=settings.max_body_bytes, max_upload_bytes=settings.max_upload_bytes)
+    app.add_middleware(SignedCORS)  # outermost: pages may read what is refused, too
     return app
 
 

@@ -22,13 +22,6 @@ signed = APIRouter(prefix="/v1", tags=["signed"])
 CONTENT = "/objects/{object_id}/blobs/{index}/content"
 EXPIRES_S = 3600
 _CHUNK = 256 * 1024
-_HEADERS = {
-    "Content-Disposition": "attachment",
-    "Content-Security-Policy": "sandbox",
-    "Cache-Control": "private",
-    "Access-Control-Allow-Origin": "*",  # who has the URL may read it; nothing that a browser adds by itself is asked for
-    "Access-Control-Expose-Headers": "Accept-Ranges, Content-Range, ETag",
-}
 PARTIAL: dict[int | str, dict[str, Any]] = {
     206: {"description": "The part that was asked for"},
     416: {"model": ErrorResponse, "description": "The file ends before the part"},
@@ -116,7 +109,7 @@ def content(
     is_get = request.method == "GET"
     check_signature("GET", request.url.path, expires=expires, signature=signature, settings=warehouse.settings)
     file = find_blob(warehouse, object_id, index)
-    headers = dict(_HEADERS)
+    headers = {"Content-Disposition": "attachment", "Content-Security-Policy": "sandbox", "Cache-Control": "private"}
     if file.size is None:
         return _streamed(file, 200, headers, has_body=is_get)
     revision = f"{file.blob.etag} {file.blob.version} {file.blob.text}".encode("utf-8", "replace")

@@ -21,6 +21,9 @@ from mixpeek_dagster.pipeline.events import tell_objects
 from mixpeek_dagster.pipeline.removal import finish_removals, remove_documents, remove_objects
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 
+LONGEST_UNIQUE_VALUE = 2500
+"""Bytes; an index of Postgres takes little more."""
+
 
 @dataclass(frozen=True)
 class Written:
@@ -169,7 +172,7 @@ def unique_value(bucket: Bucket, fields: dict[str, Any]) -> str | None:
     """What identifies an object of the bucket; None without a unique key.
 
     Raises:
-        Invalid: a field of the key is missing, null or empty.
+        Invalid: a field of the key is missing, null or empty, or they are too long together.
     """
     if bucket.unique_key is None:
         return None
@@ -177,7 +180,12 @@ def unique_value(bucket: Bucket, fields: dict[str, Any]) -> str | None:
     for name, value in zip(bucket.unique_key.fields, values):
         if value is None or value == "":
             raise Invalid(f"Field {name!r} is part of the unique key of bucket {bucket.bucket_name!r}: it may not be empty.")
-    return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+    value = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+    if (length := len(value.encode())) > LONGEST_UNIQUE_VALUE:
+        raise Invalid(
+            f"The unique key of an object of bucket {bucket.bucket_name!r} has {length} bytes; at most {LONGEST_UNIQUE_VALUE} can be kept."
+        )
+    return value
 
 
 def _replay_key(body: ObjectCreate) -> tuple[str | None, str]:

@@ -1,5 +1,6 @@
 """Objects: policies, idempotency, lists."""
 
+from random import Random
 from typing import Any
 
 from fastapi.testclient import TestClient
@@ -25,6 +26,16 @@ def test_policies_insert_update_and_upsert_by_the_unique_key(client: TestClient,
     assert second["object_id"] == first["object_id"] and second["price"] == 2
     assert client.post(f"{path}?policy=insert", json={"price": 1}).status_code == 422
     assert client.get(path).json()["pagination"]["total"] == 1
+
+
+def test_a_unique_key_is_as_long_as_every_database_can_keep(client: TestClient, namespace: dict[str, Any]) -> None:
+    path = keyed_bucket(client, default_policy="insert")
+    digits = Random(1).randbytes(2000).hex()
+    assert client.post(path, json={"sku": digits[:2496]}).status_code == 200
+    refused = client.post(path, json={"sku": digits[:2497]})
+    assert (refused.status_code, "2501 bytes; at most 2500" in refused.text) == (422, True)
+    (made,) = client.get(path).json()["results"]
+    assert client.patch(f"{path}/{made['object_id']}", json={"sku": digits}).status_code == 422
 
 
 def test_an_idempotency_key_makes_one_object(client: TestClient, bucket: dict[str, Any]) -> None:

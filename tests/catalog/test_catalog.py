@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from random import Random
 from typing import Any
 
 import pytest
@@ -23,9 +24,10 @@ from mixpeek_dagster.models.documents import DocumentState
 from mixpeek_dagster.models.ids import BatchId, NamespaceId
 from mixpeek_dagster.models.namespaces import Namespace
 from mixpeek_dagster.pipeline.batches import settle
+from mixpeek_dagster.pipeline.objects import LONGEST_UNIQUE_VALUE
 from mixpeek_dagster.settings import Settings
 from tests.catalog.worlds import add_sync, collection, document, feature
-from tests.pipeline.worlds import NOW, make_bucket, make_namespace
+from tests.pipeline.worlds import NOW, make_bucket, make_namespace, stored_object
 
 
 @pytest.fixture
@@ -378,3 +380,14 @@ def test_writers_of_one_collection_at_once_count_every_document_once(catalog: Ca
         assert len(list(records.documents.ids(made.collection_id))) == 80
         assert records.documents.stamp(made.collection_id) == (0, 4 * 80)
         assert {one.state for one in records.documents.scan(made.collection_id)} == {DocumentState.INDEXED}
+
+
+def test_the_longest_unique_value_can_be_kept(catalog: Catalog) -> None:
+    """Digits at random, which no database makes shorter."""
+    digits = Random(1).randbytes(LONGEST_UNIQUE_VALUE).hex()
+    with catalog.transaction() as records:
+        bucket = make_bucket(records, make_namespace(records))
+        records.objects.add([stored_object(bucket, "obj_1", unique_value=digits[:LONGEST_UNIQUE_VALUE])])
+        found = records.objects.by_unique_value(bucket.bucket_id, digits[:LONGEST_UNIQUE_VALUE])
+    assert found is not None
+    assert found.object_id == "obj_1"
