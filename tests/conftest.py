@@ -1,7 +1,7 @@
 """Fixtures, named by how much of a world they bring: a `clock`, `settings`, a `catalog`, a `warehouse`, a whole `library`."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -10,9 +10,11 @@ import pytest
 pytest.register_assert_rewrite("tests.storage.contract", "tests.vectors.contract")  # before anything imports them
 
 from mixpeek_dagster.catalog import Catalog
+from mixpeek_dagster.errors import AccessDenied
 from mixpeek_dagster.models.namespaces import Namespace
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.settings import Settings
+from mixpeek_dagster.storage.provider import Entry
 from mixpeek_dagster.testing import FakeIndex, FakeSource
 from tests.pipeline.worlds import Clock, Library, emptied, make_namespace
 
@@ -82,3 +84,17 @@ def library(warehouse: Warehouse, clock: Clock) -> Iterator[Library]:
     yield Library(warehouse, clock)
     FakeSource.worlds.clear()
     FakeIndex.reset()
+
+
+@pytest.fixture
+def refuse(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Refuse to be asked for the files whose names begin so; of none, once more for an empty name."""
+    original, closed = FakeSource.head, [""]
+
+    def head(self: FakeSource, key: bytes) -> Entry | None:
+        if closed[0] and key.startswith(closed[0].encode()):
+            raise AccessDenied(f"403 on {key.decode()}")
+        return original(self, key)
+
+    monkeypatch.setattr(FakeSource, "head", head)
+    return lambda name: closed.__setitem__(0, name)

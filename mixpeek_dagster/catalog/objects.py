@@ -215,6 +215,7 @@ class ObjectRecords:
         return self._connection.execute(query).scalar_one()
 
     def set_status(self, object_ids: Sequence[str], status: ObjectStatus, *, now: str) -> None:
+        self.hold_all(object_ids)
         for chunk in chunks(object_ids):
             values: dict[str, Any] = {"status": status, "error": None, "updated_at": now}
             if status is ObjectStatus.COMPLETED:
@@ -240,7 +241,7 @@ class ObjectRecords:
             statement = statement.values(status=ObjectStatus.FAILED, error=bindparam("_error"), tries=tries, updated_at=now)
             rows = [
                 {"_id": object_id, "_error": error, "_tries": MAX_TRIES if object_id in hopeless else 1}
-                for object_id, error in errors.items()
+                for object_id, error in sorted(errors.items())  # as `hold_all` takes them
             ]
             self._connection.execute(statement, rows)
 

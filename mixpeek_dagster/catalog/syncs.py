@@ -8,7 +8,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection as Database
-from sqlalchemy import Row, and_, case, delete, func, insert, or_, select, text, update
+from sqlalchemy import Row, and_, case, delete, func, insert, literal, or_, select, text, update
 
 from mixpeek_dagster.catalog import request_tables, tables
 from mixpeek_dagster.catalog.connections import ConnectionRecords
@@ -204,9 +204,9 @@ class SyncRecords(ConnectionRecords):
 
     def prune_jobs(self, *, before: str, limit: int) -> int:
         """Forget passes that began before a time and have ended, at most `limit`; how many."""
-        # Joined, so that each sync is one range of the index.
-        of_syncs = select(_jobs.c.sync_job_id).join(_syncs, _syncs.c.sync_id == _jobs.c.sync_id)
-        old = of_syncs.where(_jobs.c.started_at < before, _jobs.c.completed_at.is_not(None)).limit(limit)
+        of_syncs = _jobs.c.sync_id.in_(select(_syncs.c.sync_id))  # all of them: each is one range of the index
+        ended = (_jobs.c.started_at < before, _jobs.c.completed_at.is_not(None))
+        old = select(_jobs.c.sync_job_id).where(of_syncs, *ended).limit(limit)
         return self._connection.execute(delete(_jobs).where(_jobs.c.sync_job_id.in_(old))).rowcount
 
     # Dead letters: keys that cannot become objects as they are
@@ -229,10 +229,9 @@ class SyncRecords(ConnectionRecords):
 
     def give_up(self, sync_id: SyncId, states: Sequence[KeyState], *, reason: str, now: str) -> int:
         """Show these dead letters no more; how many."""
-        rows = [{"sync_id": sync_id, "key": key.key} for key in self.dead_letters(sync_id, states, limit=1_000_000)[0]]
-        if rows:
-            self._connection.execute(insert(_dead_letters), [{**row, "reason": reason, "created_at": now} for row in rows])
-        return len(rows)
+        dead = select(_keys.c.sync_id, _keys.c.key, literal(reason), literal(now)).where(*_dead(sync_id, states))
+        given_up = insert(_dead_letters).from_select(["sync_id", "key", "reason", "created_at"], dead)
+        return self._connection.execute(given_up.execution_options(preserve_rowcount=True)).rowcount
 
     # Registered keys
 
@@ -347,10 +346,6 @@ class SyncRecords(ConnectionRecords):
     def count_keys(self, sync_id: SyncId) -> dict[KeyState, int]:
         query = select(_keys.c.state, func.count()).where(_keys.c.sync_id == sync_id).group_by(_keys.c.state)
         return {KeyState(state): count for state, count in self._connection.execute(query)}
-
-    def rejected(self, sync_id: SyncId, *, limit: int = 1000) -> list[SourceKey]:
-        query = select(_keys).where(_keys.c.sync_id == sync_id, _keys.c.error.is_not(None)).order_by(_keys.c.key).limit(limit)
-        return [_key(row) for row in self._connection.execute(query)]
 
     def remove_keys(self, sync_id: SyncId, keys: Sequence[bytes]) -> None:
         self._pages.forget(sync_id, keys)

@@ -269,10 +269,10 @@ class SyncCursor(Value):
     `config_hash` is the configuration of the last complete pass, `pass_hash` that of the one under way. `idle_pages` counts the pages
     in a row that named no file which this pass had not seen; `landmark` is an earlier token, which never comes again. `full` looks at
     every file again, as if the configuration had changed. A pass of more objects than one run may take goes on in the next run;
-    `taken_before` are those that earlier runs took. `confirmed_deletes` is how many deletes somebody allowed; `deletes_believed` says that
-    the guard has passed those of this pass. Of its missing files `refused` may not be asked for, the first for the reason `refusal`.
-    `feed_position` is how far the provider's change feed was followed, and `feed_deleted` how
-    many objects it led to the end of since the last pass.
+    `taken_before` are those that earlier runs took. `new_keys` is how many keys it has registered. `confirmed_deletes` is how many deletes
+    somebody allowed; `deletes_believed` says that the guard has passed those of this pass. Of its missing files `refused` may not be
+    asked for, the first for the reason `refusal`. `feed_position` is how far the provider's change feed was followed, and `feed_deleted`
+    how many objects it, or runs that could not read their files, led to the end of since the last pass.
     """
 
     phase: Phase = Phase.IDLE
@@ -293,6 +293,7 @@ class SyncCursor(Value):
     refusal: str | None = None
     full: bool = False
     taken_before: int = 0
+    new_keys: int = 0
     feed_position: str | None = None
     feed_deleted: int = 0
 

@@ -230,6 +230,7 @@ def _settle_objects(records: Records, batch: Batch, part: BatchPart, *, now: str
     failed = {str(one.object_id): one.error for one in failures}
     hopeless = {str(one.object_id) for one in failures if one.error_type in HOPELESS}
     items = records.batches.items(batch.batch_id, start=start, stop=start + batch.part_size)
+    records.objects.hold_all(item for _, item in items)
     if error:
         undone = _undone(records, part, start)
         failed |= {item: error for position, item in items if position >= undone and item not in failed}

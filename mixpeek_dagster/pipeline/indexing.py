@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from mixpeek_dagster.models.collections import Collection
-from mixpeek_dagster.models.documents import Document
+from mixpeek_dagster.models.documents import Document, DocumentState
 from mixpeek_dagster.pipeline.removal import finish_removals, space_of
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.vectors.index import Point
@@ -40,7 +40,8 @@ def rebuild(warehouse: Warehouse, collection: Collection, *, progress: Callable[
 
 
 def index_documents(warehouse: Warehouse, collection: Collection, documents: Sequence[Document]) -> None:
-    """Write documents with their vectors into the vector index and mark them indexed; those that went meanwhile go from it again."""
+    """Write documents with their vectors into the vector index and mark them indexed. Those that went meanwhile go from it again; those
+    that a faster run has written anew are pending again, as it may have been here before."""
     if not documents:
         return
     with warehouse.catalog.reading() as records:
@@ -56,9 +57,18 @@ def index_documents(warehouse: Warehouse, collection: Collection, documents: Seq
     warehouse.index.upsert(space_of(collection), points)
     with warehouse.catalog.transaction() as records:
         marked = records.documents.mark_indexed([(document.document_id, document.memo_key) for document in documents])
-        gone = set(vectors) - records.documents.existing(vectors) if marked < len(documents) else set()
+        if marked == len(documents):
+            return
+        now = records.documents.named(vectors)
+        changed = [one.document_id for one in documents if one.document_id in now and not _is_as(one, now[one.document_id])]
+        records.documents.set_state(changed, DocumentState.PENDING, now=warehouse.now())
+    gone = vectors.keys() - now.keys()
     if gone:
         warehouse.index.delete(space_of(collection), gone)
+
+
+def _is_as(written: Document, document: Document) -> bool:
+    return (written.memo_key, index_payload(written)) == (document.memo_key, index_payload(document))
 
 
 def index_payload(document: Document) -> Mapping[str, Any]:

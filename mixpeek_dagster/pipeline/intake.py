@@ -24,6 +24,8 @@ from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.provider import Entry, ObjectSource
 
 Row = tuple[Any, ...]
+"""A registered key: the first six fields of `SourceKey`; of an unordered listing also the generation that has seen it last."""
+
 ARCHIVED = frozenset({"GLACIER", "DEEP_ARCHIVE", "Archive"})
 
 AGAIN = "looked_again"

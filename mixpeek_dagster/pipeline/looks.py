@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 
 from mixpeek_dagster.catalog import Records
 from mixpeek_dagster.catalog.syncs import LockLost
-from mixpeek_dagster.errors import AccessDenied, Transient, WrongState
+from mixpeek_dagster.errors import Transient, WrongState
 from mixpeek_dagster.models.batches import Batch
 from mixpeek_dagster.models.ids import ObjectId, SyncId
 from mixpeek_dagster.models.syncs import Counters, Phase, Sync, SyncCursor, SyncStatus
 from mixpeek_dagster.pipeline.intake import Intake, Row, Taken
-from mixpeek_dagster.pipeline.merge import ask_for, believed_deletes, compare, config_hash
+from mixpeek_dagster.pipeline.merge import SURE_DELETES, ask_for, believed_deletes, compare, config_hash
 from mixpeek_dagster.pipeline.removal import finish_removals
 from mixpeek_dagster.pipeline.sharing import let_go
 from mixpeek_dagster.pipeline.syncs import LOCK_S
@@ -29,16 +29,14 @@ class NotNow(WrongState, Transient):
 
 @dataclass(frozen=True, kw_only=True)
 class Doubt:
-    """How far a run is believed that could not read files.
+    """What a run says that could not read files. If the source names no file at all, none is deleted: that is left to a pass.
 
     Attributes:
-        most_deletes: if more of them are gone, or the source names no file at all, none is deleted: that is left to a pass.
         again: how many batches in a row were made in this way; the one that follows bears the number.
         batch: what the run was about. A file that is there as it was listed, after all, goes into another batch, if a later one has not
             got it.
     """
 
-    most_deletes: int
     again: int
     batch: Batch
 
@@ -131,7 +129,7 @@ class _Look:
             self.intake.close_batches(records, settings=settings, now=now)
             self._save(records, cursor, deleted=len(doomed), is_too_many=is_too_many, now=now)
         finish_removals(self.warehouse)
-        settled = frozenset(decided.union(unread, (row[0] for row in doomed)))
+        settled = frozenset(decided.union(unread, (row[0] for row in doomed), set(self.keys) - rows.keys()))
         return Looked(self.news.messages, taken.new, taken.changed, len(doomed), settled)
 
     def _ask(self) -> tuple[list[Entry], list[bytes]]:
@@ -139,22 +137,18 @@ class _Look:
         answers = ask_for(self.source, self.keys)
         there = [answer for answer in answers if isinstance(answer, Entry)]
         gone = [key for key, answer in zip(self.keys, answers) if answer is None]
-        if self.doubt is not None:
-            for answer in answers:
-                if isinstance(answer, AccessDenied):
-                    raise answer
-            if gone and not self.source.list_page(limit=1).entries:
-                gone = []  # an unmounted or emptied folder looks like this: a pass asks before it deletes
+        if self.doubt is not None and gone and not self.source.list_page(limit=1).entries:
+            gone = []  # an unmounted or emptied folder looks like this: a pass asks before it deletes
         return there, gone
 
     def _believed(self) -> int:
-        """How many deletes may be made without a pass: of what feeds tell as many as a pass would believe, over all news since one."""
+        """How many deletes may be made without a pass: all since the last one are fewer than it would believe, and a run is believed
+        only as far as a small source."""
         if self._is_holding():
             return 0
-        if self.doubt is not None:
-            return self.doubt.most_deletes
         last = self.sync.last_counters or Counters()
-        return believed_deletes(self.sync.spec, registered=last.listed - last.skipped) - self.sync.cursor.feed_deleted
+        most = believed_deletes(self.sync.spec, registered=last.listed - last.skipped) if self.doubt is None else SURE_DELETES
+        return max(0, most - self.sync.cursor.feed_deleted)
 
     def _is_holding(self) -> bool:
         """Whether the last pass held deletes back, and waits for somebody to confirm them."""
@@ -173,10 +167,10 @@ class _Look:
         return [object_id for object_id in unread.values() if object_id not in later]
 
     def _save(self, records: Records, cursor: SyncCursor, *, deleted: int, is_too_many: bool, now: str) -> None:
-        after = cursor.model_copy(update={"pass_hash": self.sync.cursor.pass_hash})
+        told: dict[str, object] = {"pass_hash": self.sync.cursor.pass_hash, "feed_deleted": cursor.feed_deleted + deleted}
         due: dict[str, str] = {}
         if self.doubt is None:
-            told = {"feed_position": self.news.position, "feed_deleted": cursor.feed_deleted + deleted}
-            after = after.model_copy(update=told)
+            told["feed_position"] = self.news.position
             due = {"triggered_at": now} if self.news.everything or (is_too_many and not self._is_holding()) else {}
+        after = cursor.model_copy(update=told)
         records.syncs.save(self.sync.sync_id, owner=self.owner, cursor=after.model_dump(mode="json"), **due)

@@ -9,7 +9,6 @@ import operator
 from collections.abc import Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 from mixpeek_dagster.catalog import Records
 from mixpeek_dagster.catalog.syncs import KeyState
@@ -17,14 +16,11 @@ from mixpeek_dagster.errors import AccessDenied, BadListing
 from mixpeek_dagster.models.buckets import Bucket
 from mixpeek_dagster.models.syncs import Counters, Phase, Sync, SyncCursor, SyncSpec
 from mixpeek_dagster.pipeline.entries import behind, known_as, stands_in
-from mixpeek_dagster.pipeline.intake import Intake, Taken
+from mixpeek_dagster.pipeline.intake import Intake, Row, Taken
 from mixpeek_dagster.storage.provider import Entry, ObjectSource, Page
 
 Answer = Entry | AccessDenied | None
 """A file that was asked for by name, and None where there is none: only what the provider says is gone loses its object."""
-
-Row = tuple[Any, ...]
-"""A registered key: the first six fields of `SourceKey`; of an unordered listing also the generation that has seen it last."""
 
 SURE_DELETES = 100
 """So many missing files are believed without asking, however small the source is."""
@@ -34,6 +30,9 @@ IDLE_PAGES = 1000
 
 TRIED_AGAIN = 10_000
 """So many failed objects are put into batches again at the end of one pass."""
+
+ASKED_AT_ONCE = 100
+"""So many missing files are asked for between two looks at the time, and before what was found is recorded and the lock prolonged."""
 
 _HEADS = 8
 
@@ -154,8 +153,9 @@ def moved_on(cursor: SyncCursor, page: Page, found: Findings, *, is_idle: bool, 
         pages=1,
         seconds=seconds,
     )
-    behind = entries[-1].key if entries else cursor.after_key
-    return turned(cursor, behind, page.token, counters, is_whole=found.is_whole, is_idle=is_idle)
+    last = entries[-1].key if entries else cursor.after_key
+    counted = cursor.model_copy(update={"new_keys": cursor.new_keys + taken.new_keys})
+    return turned(counted, last, page.token, counters, is_whole=found.is_whole, is_idle=is_idle)
 
 
 def turned(
@@ -207,7 +207,7 @@ def room_of(cursor: SyncCursor, spec: SyncSpec) -> int:
 def held_deletes(cursor: SyncCursor, spec: SyncSpec, *, missing: int, registered: int) -> int:
     """How many deletes are too many to believe: more than 100 and the allowed share, or everything there was; and more than were
     confirmed."""
-    done, before = cursor.counters, registered - cursor.counters.new
+    done, before = cursor.counters, registered - cursor.new_keys
     is_same_sync = cursor.config_hash == cursor.pass_hash and spec.max_deleted_ratio < 1
     # Nothing was listed that the filters take; or other files in place of all that there were, as with somebody else's credentials.
     vanished = done.listed == done.skipped or (is_same_sync and missing >= before > 1)

@@ -20,6 +20,7 @@ from mixpeek_dagster.models.values import Value
 from mixpeek_dagster.pipeline.entries import behind, known_as
 from mixpeek_dagster.pipeline.intake import Intake
 from mixpeek_dagster.pipeline.merge import (
+    ASKED_AT_ONCE,
     TRIED_AGAIN,
     ask_for,
     compare,
@@ -40,9 +41,6 @@ from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.storage.provider import ObjectSource
 
 _CHUNK = 500
-
-_ASKED = 100
-"""So many missing files are asked for between two looks at the time."""
 
 
 class CollectionCost(Value):
@@ -239,7 +237,7 @@ class _Planner:
         if held:
             self.cursor = cursor.model_copy(update={"counters": cursor.counters.plus(held=held)})
             return True
-        for rows in self.scratch.take_missing(at_a_time=_ASKED):
+        for rows in self.scratch.take_missing(at_a_time=ASKED_AT_ONCE):
             drifted = {row[0] for row in rows if row[3]}
             if len(drifted) < len(rows) and time.monotonic() >= deadline:
                 return False

@@ -11,7 +11,6 @@ from mixpeek_dagster.models.batches import Batch
 from mixpeek_dagster.models.ids import SyncId
 from mixpeek_dagster.pipeline.intake import AGAIN
 from mixpeek_dagster.pipeline.looks import Doubt, NotNow, look_at
-from mixpeek_dagster.pipeline.merge import SURE_DELETES
 from mixpeek_dagster.pipeline.reading import Item
 from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.storage.feed import News
@@ -22,12 +21,11 @@ MOST = 2
 
 
 class SecondLooks:
-    """Those of one step. As many deletes as a pass believes without asking are believed here, over all of its windows."""
+    """Those of one step."""
 
     def __init__(self, warehouse: Warehouse, batch: Batch) -> None:
         self._warehouse, self._batch = warehouse, batch
         self._again = int((batch.metadata or {}).get(AGAIN, 0)) + 1
-        self._deletes_left = SURE_DELETES
 
     def take(self, items: Iterable[Item]) -> None:
         """Look at the outdated files of a window, all of a sync at once; every such item has `skip` or `error` then.
@@ -56,14 +54,12 @@ class SecondLooks:
             return Changed(
                 f"The file changed, or was not there, {self._again} times in a row between being looked at and being read. {_TRIED_AGAIN}"
             )
-        doubt = Doubt(most_deletes=self._deletes_left, again=self._again, batch=self._batch)
+        doubt = Doubt(again=self._again, batch=self._batch)
         try:
-            looked = look_at(self._warehouse, sync_id, News(keys=sorted(keys)), doubt=doubt)
+            return look_at(self._warehouse, sync_id, News(keys=sorted(keys)), doubt=doubt).settled
         except NotNow:
             return Changed(f"The file changed or went since it was listed, while a pass was under way. {_TRIED_AGAIN}")
         except CatalogError:
             raise
         except MixpeekError as error:
             return error
-        self._deletes_left -= looked.deleted
-        return looked.settled

@@ -20,6 +20,7 @@ from mixpeek_dagster.models.syncs import Counters, Phase, Sync, SyncCursor, Sync
 from mixpeek_dagster.pipeline.intake import Intake
 from mixpeek_dagster.pipeline.known_pages import known_page, passed_over, remember_page
 from mixpeek_dagster.pipeline.merge import (
+    ASKED_AT_ONCE,
     TRIED_AGAIN,
     ask_for,
     compare,
@@ -71,6 +72,7 @@ def advance(warehouse: Warehouse, sync_id: SyncId, *, budget_s: float, force: bo
     owner = warehouse.new_holder()
     with warehouse.catalog.transaction() as records:
         now = warehouse.now()
+        records.syncs.hold(sync_id)  # as it is read, it is locked: a pass of another process may be ending
         sync = records.syncs.get(sync_id)
         wanted = force or records.syncs.is_due(sync_id, now=now)
         if not wanted or sync.status is SyncStatus.SUSPENDED:
@@ -168,11 +170,9 @@ class _Pass:
             job_id = SyncJobId(new_id("job"))
             trigger = "manual" if is_asked and asked.triggered_at else "scheduled"
             records.syncs.add_job(job_id, self.sync.sync_id, trigger=trigger, now=now)
-        if is_asked:
-            values["triggered_at"] = None
         # Due from here on until it ends, however it was started.
         cursor = cursor.model_copy(update={"job_id": job_id})
-        self._save(records, cursor, next_pass_at=now, **values)
+        self._save(records, cursor, next_pass_at=now, triggered_at=None, **values)
 
     # Listing
 
@@ -234,11 +234,11 @@ class _Pass:
     # Deletes
 
     def _confirm_missing(self) -> None:
-        """Ask for every missing key by name, a few hundred at a time; only what the provider says is gone loses its object. What it
+        """Ask for every missing key by name, a hundred at a time; only what the provider says is gone loses its object. What it
         refuses to tell stays missing."""
         sync_id, states = self.sync.sync_id, doomed_states(self.sync.spec)
         with self.warehouse.catalog.reading() as records:
-            doomed = records.syncs.doomed(sync_id, states, limit=500, after=self.cursor.after_key)
+            doomed = records.syncs.doomed(sync_id, states, limit=ASKED_AT_ONCE, after=self.cursor.after_key)
             is_new = bool(doomed) and not self.cursor.deletes_believed
             counts = records.syncs.count_keys(sync_id) if is_new else {}  # reads every key
         missing, registered = sum(counts.get(state, 0) for state in states), sum(counts.values())

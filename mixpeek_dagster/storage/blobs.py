@@ -132,11 +132,6 @@ def attachment(filename: str) -> str:
     return f"attachment; filename*=UTF-8''{quote(filename, safe='')}"
 
 
-def upload_key(*, namespace_id: str, bucket_id: str, upload_id: str, filename: str) -> str:
-    """Where an upload goes; the user's file name is kept only as far as it is harmless."""
-    return check_key(f"{namespace_id}/{bucket_id}/uploads/{upload_id}/{safe_name(filename)}")
-
-
 def safe_name(filename: str) -> str:
     """A file name of plain characters that keeps the extension: `../Mein Foto (1).JPG` becomes `Mein_Foto_1_.JPG`."""
     last = re.split(r"[/\\]", filename)[-1]

@@ -16,7 +16,7 @@ from sqlalchemy import create_engine, make_url, text
 from mixpeek_dagster.catalog import Catalog
 from mixpeek_dagster.catalog.catalog import _engine
 from mixpeek_dagster.catalog.migrations import HEAD, bring_up_to_date
-from mixpeek_dagster.catalog.syncs import LockLost
+from mixpeek_dagster.catalog.syncs import KeyState, LockLost, SourceKey
 from mixpeek_dagster.catalog.tables import metadata
 from mixpeek_dagster.errors import AlreadyExists, CatalogError, NotFound
 from mixpeek_dagster.models.batches import Batch, BatchPart, BatchStatus, PartStatus
@@ -346,6 +346,17 @@ def test_only_the_holder_of_a_lock_writes_a_syncs_state(catalog: Catalog, namesp
         records.syncs.unlock(sync.sync_id)
         assert records.syncs.get(sync.sync_id).locked_by is None
         assert records.syncs.get(sync.sync_id).passes == 1
+
+
+def test_dead_letters_that_were_given_up_are_shown_no_more(catalog: Catalog, namespace: Namespace) -> None:
+    with catalog.transaction() as records:
+        sync_id = add_sync(records, make_bucket(records, namespace)).sync_id
+        keys = [SourceKey(b"%04d" % number, 1, "e", "", KeyState.REJECTED, None, error="bad") for number in range(1200)]
+        records.syncs.put_keys(sync_id, keys, generation=1)
+        assert records.syncs.give_up(sync_id, [KeyState.ARCHIVED], reason="enough", now=NOW) == 0
+        assert records.syncs.give_up(sync_id, [KeyState.REJECTED], reason="enough", now=NOW) == 1200
+        assert records.syncs.dead_letters(sync_id, [KeyState.REJECTED]) == ([], 0)
+        assert records.syncs.give_up(sync_id, [KeyState.REJECTED], reason="enough", now=NOW) == 0
 
 
 def test_writers_of_one_collection_at_once_count_every_document_once(catalog: Catalog, namespace: Namespace) -> None:

@@ -190,13 +190,14 @@ def test_a_revision_mark_that_no_database_holds_fails_alone(library: Library, ma
 
 
 def test_what_only_describes_a_file_does_not_keep_it_out(library: Library) -> None:
-    library.world.put("a.txt", b"a")
-    entry, data = library.world.files[b"a.txt"]
-    library.world.files[b"a.txt"] = entry._replace(modified_at=float("nan"), content_type="text/\x00plain"), data
+    library.world.put("a.txt", b"a", modified_at=float("nan"))
+    library.world.put("b.txt", b"b")
+    entry, data = library.world.files[b"b.txt"]
+    library.world.files[b"b.txt"] = entry._replace(content_type="text/\x00plain"), data
     library.world.files[b"notes"] = Entry(b"notes", 1, "e", content_type="text/plain; x=\ud83d"), b"n"
     assert library.poll().error is None
-    assert set(library.objects()) == {"a.txt", "notes"}
-    assert library.poll().counters.unchanged == 2
+    assert set(library.objects()) == {"a.txt", "b.txt", "notes"}
+    assert library.poll().counters.unchanged == 3
 
 
 @pytest.mark.parametrize("value", ['"\\u0000"', '"\\ud83d"', "NaN", "1e999", "[" * 500 + "]" * 500], ids=ascii)

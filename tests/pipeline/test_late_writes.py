@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from mixpeek_dagster.models.collections import Collection
+from mixpeek_dagster.models.documents import DocumentState
 from mixpeek_dagster.models.objects import ObjectStatus
 from mixpeek_dagster.pipeline import extraction
 from mixpeek_dagster.pipeline.extraction import run_step
@@ -136,4 +137,31 @@ def test_of_a_file_that_goes_on_the_way_to_the_index_no_vector_is_left(library: 
     FakeIndex.before = staticmethod(goes)
     run_first(library)
     assert len(FakeIndex.points[library.passages.collection_id]) == 1
+    library.assert_exact()
+
+
+def test_what_a_faster_run_brought_to_the_index_is_not_replaced_there_by_an_older_revision(library: Library) -> None:
+    library.with_settings(index="mixpeek_dagster.testing:FakeIndex")
+    library.warehouse.__dict__.pop("index", None)
+    library.world.put("a.txt", b"a")
+    library.world.put("b.txt", b"bb")
+    library.poll()
+
+    def changes(name: str) -> None:
+        if name == "upsert":
+            FakeIndex.before = staticmethod(lambda _: None)
+            library.world.put("a.txt", b"newer content")
+            library.cycle()
+
+    FakeIndex.before = staticmethod(changes)
+    run_first(library)
+    assert library.texts() == [2, 13]
+    with library.warehouse.catalog.reading() as records:
+        documents = library.documents()
+        vectors = records.documents.vectors_of(documents)
+    held = FakeIndex.points[library.passages.collection_id]
+    for one in documents:
+        assert {name: vector.tobytes() for name, vector in held[one.document_id].vectors.items()} == vectors[one.document_id]
+        assert held[one.document_id].payload["size"] == one.payload["size"]
+    assert {one.state for one in documents} == {DocumentState.INDEXED}
     library.assert_exact()

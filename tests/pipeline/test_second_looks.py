@@ -1,5 +1,7 @@
 """A file that changes between being listed and being read is looked at again at once, and never for ever."""
 
+from collections.abc import Callable
+
 import pytest
 
 from mixpeek_dagster.errors import ProviderDown
@@ -17,6 +19,17 @@ def run_all(library: Library, *, most: int = 10) -> int:
         if not library.run():
             return number
     raise AssertionError("batches make batches for ever")
+
+
+def once(library: Library, method: str, happens: Callable[[], object]) -> None:
+    """Let something happen when the source is next called so."""
+
+    def before(name: str) -> None:
+        if name == method:
+            library.world.before = lambda _: None
+            happens()
+
+    library.world.before = before
 
 
 @pytest.fixture
@@ -89,6 +102,18 @@ def test_a_file_that_is_away_during_a_pass_is_read_at_its_end(listed: Library) -
     listed.assert_exact()
 
 
+def test_a_file_that_a_pass_took_away_before_it_was_looked_at_is_no_failure(listed: Library) -> None:
+    def goes() -> None:
+        listed.world.delete("a.txt")
+        listed.poll()
+
+    once(listed, "open", goes)
+    (report,) = listed.run()
+    assert (report.step.skipped, report.step.failed, report.step.documents) == (1, 0, 5)
+    listed.assert_follows_source()
+    listed.assert_exact()
+
+
 def test_files_of_a_source_that_was_away_while_they_were_read_are_read_when_it_is_back(listed: Library) -> None:
     kept = dict(listed.world.files)
     listed.world.files.clear()
@@ -115,6 +140,42 @@ def test_a_file_that_a_later_batch_has_is_not_put_into_a_third(listed: Library) 
     listed.assert_exact()
 
 
+def test_what_a_pass_records_while_a_file_is_read_is_not_put_into_a_third_batch(listed: Library) -> None:
+    def changes() -> None:
+        listed.world.put("a.txt", b"changed")
+        listed.poll()
+
+    once(listed, "open", changes)
+    (report,) = listed.run()
+    assert (report.step.skipped, report.step.failed) == (1, 0)
+    assert len(listed.batches()) == 2
+    run_all(listed)
+    assert listed.texts() == [1, 1, 1, 1, 1, 7]
+    listed.assert_exact()
+
+
+def test_a_file_that_is_not_taken_any_more_when_it_is_read_loses_its_object(listed: Library) -> None:
+    listed.configure(file_filters={"max_size_bytes": 5})
+    listed.poll()
+    once(listed, "open", lambda: listed.world.put("a.txt", b"large by now"))
+    listed.run()
+    assert len(listed.batches()) == 1
+    assert sorted(listed.objects()) == [f"{name}.txt" for name in "bcdef"]
+    listed.assert_exact()
+
+
+def test_a_file_that_may_not_be_asked_for_keeps_no_other_from_being_looked_at(
+    listed: Library, refuse: Callable[[str], None]
+) -> None:
+    refuse("a")
+    listed.world.put("a.txt", b"changed")
+    listed.world.put("b.txt", b"changed, too")
+    (report,) = listed.run()
+    assert (report.step.skipped, report.step.failed, report.step.documents) == (1, 1, 4)
+    run_all(listed)
+    assert listed.texts() == [1, 1, 1, 1, 12]
+
+
 def test_of_an_emptied_source_nothing_is_deleted_until_somebody_confirms(listed: Library) -> None:
     listed.world.files.clear()
     run_all(listed)
@@ -122,15 +183,19 @@ def test_of_an_emptied_source_nothing_is_deleted_until_somebody_confirms(listed:
     assert listed.poll().counters.held == 6
 
 
-def test_a_step_deletes_as_many_as_a_pass_believes_without_asking(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("part", "deleted"), [(10_000, 40 + 40), (85, 40 + 40 + 5)], ids=["one run", "several runs"])
+def test_between_two_passes_no_more_is_deleted_than_one_believes_without_asking(
+    library: Library, monkeypatch: pytest.MonkeyPatch, part: int, deleted: int
+) -> None:
     windows_of(monkeypatch, 40)
+    library.with_settings(max_objects_per_run=part)
     for number in range(170):
         library.world.put(f"{number:03}.txt", b"x")
     library.poll()
     for number in range(160):
         library.world.delete(f"{number:03}.txt")
     run_all(library)
-    assert len(library.objects()) == 170 - 2 * 40, "a third window would have been more than a hundred"
+    assert len(library.objects()) == 170 - deleted, "another window would have been more than a hundred"
 
 
 @pytest.mark.parametrize("config", [{}, {"sync_mode": "initial_only"}], ids=["continuous", "initial only"])

@@ -17,20 +17,24 @@ from mixpeek_dagster.models.objects import MAX_TRIES, ObjectStatus, StoredObject
 from mixpeek_dagster.models.syncs import Phase, Sync, SyncStatus
 from mixpeek_dagster.pipeline.cascade import delete_bucket
 from mixpeek_dagster.pipeline.creation import create_sync
-from mixpeek_dagster.pipeline.merge import config_hash
+from mixpeek_dagster.pipeline.merge import ASKED_AT_ONCE, config_hash
 from mixpeek_dagster.pipeline.plans import plan_sync
 from mixpeek_dagster.pipeline.sync_control import confirm_deletes, delete_sync, give_up, pause, requeue, resume, trigger
 from mixpeek_dagster.pipeline.sync_reports import DEAD, dead_letters
 from mixpeek_dagster.pipeline.syncs import LOCK_S, advance
 from mixpeek_dagster.pipeline.warehouse import Warehouse
-from mixpeek_dagster.storage.provider import Entry
-from mixpeek_dagster.testing import FakeSource
 from tests.pipeline.worlds import NOW, Library
 
 
 def fill(library: Library, *names: str) -> None:
     for name in names:
         library.world.put(name, name.encode())
+
+
+def letters(library: Library) -> list[SourceKey]:
+    """Files that cannot become objects."""
+    with library.warehouse.catalog.reading() as records:
+        return records.syncs.dead_letters(library.sync.sync_id, [KeyState.REJECTED, KeyState.ARCHIVED])[0]
 
 
 def many(count: int) -> list[str]:
@@ -47,20 +51,6 @@ def items(library: Library) -> list[list[str]]:
     """The object ids of every batch, oldest batch first."""
     with library.warehouse.catalog.reading() as records:
         return [[item for _, item in records.batches.items(batch.batch_id)] for batch in library.batches()]
-
-
-@pytest.fixture
-def refuse(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Refuse to be asked for the files whose names begin so; of none, once more for an empty name."""
-    original, closed = FakeSource.head, [""]
-
-    def head(self: FakeSource, key: bytes) -> Entry | None:
-        if closed[0] and key.startswith(closed[0].encode()):
-            raise AccessDenied(f"403 on {key.decode()}")
-        return original(self, key)
-
-    monkeypatch.setattr(FakeSource, "head", head)
-    return lambda name: closed.__setitem__(0, name)
 
 
 # What a pass sees
@@ -298,6 +288,26 @@ def test_keys_are_counted_once_a_pass_however_many_go(library: Library, monkeypa
     counted.clear()
     assert library.poll().counters.deleted == 2500
     assert len(counted) == 1
+
+
+def test_who_asks_a_slow_provider_for_missing_files_keeps_its_lock(library: Library) -> None:
+    """Of two processes each would wait until the other's lock is over, ask for all files again, and record nothing."""
+    fill(library, *many(1000))
+    library.poll()
+    for name in many(200):
+        library.world.delete(name)
+    taken: list[bool] = []
+
+    def slow(name: str) -> None:
+        if name == "head":
+            library.clock.move(LOCK_S / 150)
+            with library.warehouse.catalog.transaction() as records:
+                now = library.warehouse.now()
+                taken.append(records.syncs.lock(library.sync.sync_id, owner="other:1", now=now, until="~"))
+
+    library.world.before = slow
+    assert library.poll().counters.deleted == 200
+    assert (len(taken), any(taken)) == (200, False)
 
 
 def test_a_confirmation_is_for_as_many_deletes_as_were_held(library: Library) -> None:
@@ -796,8 +806,7 @@ def test_files_that_do_not_fit_the_schema_are_listed_with_the_reason(library: Li
     counters = library.poll().counters
     assert (counters.failed, counters.new) == (1, 0)
     assert library.keys() == {"a.txt": KeyState.REJECTED}
-    with library.warehouse.catalog.reading() as records:
-        (rejected,) = records.syncs.rejected(library.sync.sync_id)
+    (rejected,) = letters(library)
     assert rejected.error == "File 'a.txt': required field 'title' is missing."
     assert library.poll().counters.failed == 0, "an unchanged file is not tried again"
     library.world.put("a.txt", b"edited")
@@ -838,8 +847,7 @@ def test_a_schema_that_changed_is_applied_to_every_file(library: Library) -> Non
     needs(library)
     assert library.poll().counters.new == 1
     library.assert_follows_source()
-    with library.warehouse.catalog.reading() as records:
-        assert records.syncs.rejected(library.sync.sync_id) == []
+    assert letters(library) == []
 
 
 def test_an_object_whose_new_content_is_rejected_goes_with_its_file(library: Library) -> None:
@@ -889,7 +897,7 @@ def test_an_archived_file_that_is_restored_for_a_while_is_read_when_it_is_requeu
     library.cycle()
     assert (library.keys(), library.texts()) == ({"a.txt": KeyState.ARCHIVED}, [])
     with library.warehouse.catalog.transaction() as records:  # restored: it is listed as before
-        (letter,) = records.syncs.rejected(library.sync.sync_id)
+        ((letter,), _) = records.syncs.dead_letters(library.sync.sync_id, [KeyState.ARCHIVED])
         assert letter.error == "stored as GLACIER: move it to a class that can be read, or restore it and requeue it"
         assert requeue(records, library.now(), [KeyState.ARCHIVED], now=NOW) == 1
     planned = plan_sync(library.warehouse, library.sync.sync_id).counters
@@ -908,8 +916,7 @@ def test_an_archived_file_that_the_listing_tells_is_restored_is_read_by_the_next
     library.world.put("b.txt", b"warm")
     library.cycle()
     cold = library.world.files[b"a.txt"]
-    with library.warehouse.catalog.reading() as records:
-        (letter,) = records.syncs.rejected(library.sync.sync_id)
+    (letter,) = letters(library)
     assert letter.error == "stored as GLACIER: restore it, or move it to a class that can be read; the next pass reads it then"
     for restored in ("and expires unseen", "and is read"):
         library.world.files[b"a.txt"] = (cold[0]._replace(storage_class="STANDARD"), cold[1])
@@ -1170,7 +1177,7 @@ def test_a_pause_ends_deletes_after_those_that_are_being_made(library: Library) 
     progress = library.advance()
     assert progress is not None
     assert not progress.finished
-    assert len(library.objects()) == 800
+    assert len(library.objects()) == 1300 - ASKED_AT_ONCE
     assert library.advance() is None
 
 
@@ -1322,8 +1329,7 @@ def test_a_mapping_fills_fields_and_its_change_reaches_every_object(library: Lib
     library.configure(schema_mapping={"mappings": {"brand": {**folder, "required": True}}})
     fill(library, "loose.txt")
     assert library.poll().counters.failed == 1
-    with library.warehouse.catalog.reading() as records:
-        (rejected,) = records.syncs.rejected(library.sync.sync_id)
+    (rejected,) = letters(library)
     assert rejected.error == "File 'loose.txt': mapped field 'brand' is required, and the path does not say it."
 
 
@@ -1419,17 +1425,20 @@ def delete(library: Library) -> None:
         delete_sync(records, library.warehouse, library.now(), now=library.warehouse.now())
 
 
-def test_other_files_in_place_of_all_that_there_were_are_not_believed(library: Library) -> None:
+@pytest.mark.parametrize("storage_class", ["STANDARD", "GLACIER"], ids=["readable", "archived"])
+def test_other_files_in_place_of_all_that_there_were_are_not_believed(library: Library, storage_class: str) -> None:
     """So it looks when credentials are those of another account."""
     fill(library, "a.txt", "b.txt", "c.txt")
     library.cycle()
     kept = dict(library.world.files)
     library.world.files.clear()
-    fill(library, "theirs.txt")
+    library.world.put("theirs.txt", b"x", storage_class=storage_class)
+    assert plan_sync(library.warehouse, library.sync.sync_id).counters.held == 3
     counters = library.poll().counters
-    assert (counters.new, counters.deleted, counters.held) == (1, 0, 3)
+    assert (counters.new + counters.failed, counters.deleted, counters.held) == (1, 0, 3)
     assert "nothing was deleted" in str(library.now().last_error)
     library.world.files.update(kept)
+    library.world.delete("theirs.txt")
     assert library.poll().counters.held == 0
     library.assert_follows_source()
 
