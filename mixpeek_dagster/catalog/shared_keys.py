@@ -54,7 +54,7 @@ class SharedKeyRecords:
     def leave(self, sync_id: SyncId, *, bucket_id: BucketId, place: str, now: str) -> None:
         """Keep the keys of a sync that is being deleted, for one that follows the same place again."""
         self._connection.execute(delete(_keys).where(_keys.c.sync_id == sync_id, _keys.c.object_id.is_(None)))
-        if self._connection.execute(select(_keys.c.key).where(_keys.c.sync_id == sync_id).limit(1)).first() is not None:
+        if self._has_keys(sync_id):
             row = {"sync_id": sync_id, "bucket_id": bucket_id, "place": place, "created_at": now}
             self._connection.execute(insert(_left), row)
 
@@ -68,8 +68,14 @@ class SharedKeyRecords:
         for sync_id in {one.sync_id for one in files}:
             for chunk in chunks([one.key for one in files if one.sync_id == sync_id]):
                 self._connection.execute(delete(_keys).where(_keys.c.sync_id == sync_id, _keys.c.key.in_(chunk)))
-            rest = select(_keys.c.key).where(_keys.c.sync_id == sync_id).exists()
-            self._connection.execute(delete(_left).where(_left.c.sync_id == sync_id, ~rest))
+            if not self._has_keys(sync_id):
+                self._connection.execute(delete(_left).where(_left.c.sync_id == sync_id))
+
+    def _has_keys(self, sync_id: SyncId) -> bool:
+        first = (
+            select(_keys.c.key).where(_keys.c.sync_id == sync_id).order_by(_keys.c.key).limit(1)
+        )  # ordered, Postgres takes the index
+        return self._connection.execute(first).first() is not None
 
     def forget_bucket(self, bucket_id: BucketId) -> None:
         """Forget all that deleted syncs of a bucket left."""

@@ -93,6 +93,7 @@ def let_go(
     """
     if not lost:
         return
+    records.objects.hold_all(lost.values())
     others = others_of(records, warehouse, sync)
     ended = {one for one in others.near if others.live[one] is SyncStatus.COMPLETED}
     kept = {
