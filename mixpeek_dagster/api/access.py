@@ -18,7 +18,7 @@ from mixpeek_dagster.models.ids import new_id
 access_log = logging.getLogger("mixpeek_dagster.access")
 logger = logging.getLogger("mixpeek_dagster.api")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_UPLOAD = re.compile(r"/v1/uploads/[^/]+/blob/?")
+UPLOAD = re.compile(r"/v1/uploads/[^/]+/blob/?")
 
 
 class _TooLarge(Exception):
@@ -55,7 +55,7 @@ class Access:
                 out.setdefault("X-Content-Type-Options", "nosniff")
             await send(message)
 
-        limit = self._max_upload_bytes if _UPLOAD.fullmatch(path) else self._max_body_bytes
+        limit = self._max_upload_bytes if UPLOAD.fullmatch(path) else self._max_body_bytes
         length = headers.get("content-length", "")
         try:
             if length.isdigit() and int(length) > limit:

@@ -5,7 +5,9 @@ import re
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-_SIGNED = re.compile(r"/v1/(uploads/[^/]+/blob|objects/[^/]+/blobs/[^/]+/content)/?")
+from mixpeek_dagster.api.access import UPLOAD
+
+_SIGNED = re.compile(rf"{UPLOAD.pattern}|/v1/objects/[^/]+/blobs/[^/]+/content/?")
 
 
 class SignedCORS(CORSMiddleware):

@@ -73,6 +73,10 @@ def page(
     return connection.execute(query.order_by(*order).limit(limit).offset(offset)).all(), total
 
 
+LONGEST_INDEXED = 2500
+"""Bytes of a value that an index of either database takes; one of Postgres takes little more."""
+
+
 def chunks(items: Sequence[T], size: int = 500) -> Sequence[Sequence[T]]:
     """The items in slices of `size`: SQLite and Postgres both limit the parameters of one statement."""
     return [items[start : start + size] for start in range(0, len(items), size)]

@@ -3,6 +3,7 @@
 import hashlib
 import math
 
+from mixpeek_dagster.catalog.rows import LONGEST_INDEXED
 from mixpeek_dagster.models.objects import StoredObject
 from mixpeek_dagster.models.values import storable
 from mixpeek_dagster.storage.provider import Entry
@@ -11,8 +12,8 @@ LARGEST_FILE = 2**53
 """Bytes; no file is larger, and sums of many such sizes still fit the catalog."""
 
 
-LONGEST_KEY = 2500
-"""Bytes; an index of Postgres takes little more. Longer ones there are in deep folders and at Azure."""
+LONGEST_KEY = LONGEST_INDEXED
+"""Bytes. Longer ones there are in deep folders and at Azure."""
 
 _DIGEST = 16
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from mixpeek_dagster.catalog import Records
+from mixpeek_dagster.catalog.rows import LONGEST_INDEXED
 from mixpeek_dagster.errors import AlreadyExists, BadRequest, Invalid, MixpeekError, NotFound
 from mixpeek_dagster.models.buckets import Bucket, Policy
 from mixpeek_dagster.models.ids import ObjectId, new_id
@@ -20,9 +21,6 @@ from mixpeek_dagster.pipeline.creation import validation_words
 from mixpeek_dagster.pipeline.events import tell_objects
 from mixpeek_dagster.pipeline.removal import finish_removals, remove_documents, remove_objects
 from mixpeek_dagster.pipeline.warehouse import Warehouse
-
-LONGEST_UNIQUE_VALUE = 2500
-"""Bytes; an index of Postgres takes little more."""
 
 
 @dataclass(frozen=True)
@@ -181,9 +179,9 @@ def unique_value(bucket: Bucket, fields: dict[str, Any]) -> str | None:
         if value is None or value == "":
             raise Invalid(f"Field {name!r} is part of the unique key of bucket {bucket.bucket_name!r}: it may not be empty.")
     value = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
-    if (length := len(value.encode())) > LONGEST_UNIQUE_VALUE:
+    if (length := len(value.encode())) > LONGEST_INDEXED:
         raise Invalid(
-            f"The unique key of an object of bucket {bucket.bucket_name!r} has {length} bytes; at most {LONGEST_UNIQUE_VALUE} can be kept."
+            f"The unique key of an object of bucket {bucket.bucket_name!r} has {length} bytes; at most {LONGEST_INDEXED} can be kept."
         )
     return value
 

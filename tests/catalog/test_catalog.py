@@ -16,6 +16,7 @@ from sqlalchemy import create_engine, make_url, text
 from mixpeek_dagster.catalog import Catalog
 from mixpeek_dagster.catalog.catalog import _engine
 from mixpeek_dagster.catalog.migrations import HEAD, bring_up_to_date
+from mixpeek_dagster.catalog.rows import LONGEST_INDEXED
 from mixpeek_dagster.catalog.syncs import KeyState, LockLost, SourceKey
 from mixpeek_dagster.catalog.tables import metadata
 from mixpeek_dagster.errors import AlreadyExists, CatalogError, NotFound
@@ -24,7 +25,6 @@ from mixpeek_dagster.models.documents import DocumentState
 from mixpeek_dagster.models.ids import BatchId, NamespaceId
 from mixpeek_dagster.models.namespaces import Namespace
 from mixpeek_dagster.pipeline.batches import settle
-from mixpeek_dagster.pipeline.objects import LONGEST_UNIQUE_VALUE
 from mixpeek_dagster.settings import Settings
 from tests.catalog.worlds import add_sync, collection, document, feature
 from tests.pipeline.worlds import NOW, make_bucket, make_namespace, stored_object
@@ -384,10 +384,10 @@ def test_writers_of_one_collection_at_once_count_every_document_once(catalog: Ca
 
 def test_the_longest_unique_value_can_be_kept(catalog: Catalog) -> None:
     """Digits at random, which no database makes shorter."""
-    digits = Random(1).randbytes(LONGEST_UNIQUE_VALUE).hex()
+    digits = Random(1).randbytes(LONGEST_INDEXED).hex()
     with catalog.transaction() as records:
         bucket = make_bucket(records, make_namespace(records))
-        records.objects.add([stored_object(bucket, "obj_1", unique_value=digits[:LONGEST_UNIQUE_VALUE])])
-        found = records.objects.by_unique_value(bucket.bucket_id, digits[:LONGEST_UNIQUE_VALUE])
+        records.objects.add([stored_object(bucket, "obj_1", unique_value=digits[:LONGEST_INDEXED])])
+        found = records.objects.by_unique_value(bucket.bucket_id, digits[:LONGEST_INDEXED])
     assert found is not None
     assert found.object_id == "obj_1"
