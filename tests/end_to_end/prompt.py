@@ -10,13 +10,12 @@ import httpx
 from tests.end_to_end.api import running_api
 from tests.end_to_end.dev import Dev, graphql, running_dev
 from tests.end_to_end.home import STUB, Home
+from tests.waiting import until
 
 
-def seconds_until(condition: Callable[[], Any], *, give_up_s: float = 120.0) -> float:
+def seconds_until(condition: Callable[[], Any]) -> float:
     started = time.monotonic()
-    while not condition():
-        assert time.monotonic() - started < give_up_s, f"not within {give_up_s} s"
-        time.sleep(0.1)
+    until(condition, every_s=0.1)
     return time.monotonic() - started
 
 

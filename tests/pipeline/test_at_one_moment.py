@@ -15,21 +15,15 @@ from mixpeek_dagster.catalog.syncs import SyncRecords
 from mixpeek_dagster.errors import CatalogError
 from mixpeek_dagster.models.objects import ObjectStatus
 from mixpeek_dagster.pipeline.syncs import advance
-from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.settings import Settings
-from mixpeek_dagster.testing import FakeIndex, FakeSource
-from tests.pipeline.worlds import NOW, Clock, Library, emptied
+from tests.pipeline.worlds import NOW, Clock, Library, emptied, opened_library
 
 
 @pytest.fixture
 def library(settings: Settings, clock: Clock, postgres_url: str) -> Iterator[Library]:
     """As the usual one, on Postgres."""
-    FakeSource.worlds.clear()
-    FakeIndex.reset()
-    warehouse = Warehouse(settings=replace(settings, catalog_url=emptied(postgres_url)), clock=clock)
-    yield Library(warehouse, clock)
-    warehouse.close()
-    FakeSource.worlds.clear()
+    with opened_library(replace(settings, catalog_url=emptied(postgres_url)), clock) as library:
+        yield library
 
 
 def test_a_pass_goes_on_from_where_the_last_holder_of_its_lock_left_it(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from mixpeek_dagster.models.batches import MAX_STALLS, MOST_STALLS, Batch, Batch
 from mixpeek_dagster.models.collections import Collection
 from mixpeek_dagster.models.documents import Document
 from mixpeek_dagster.models.ids import BucketId
-from mixpeek_dagster.models.objects import ObjectStatus
+from mixpeek_dagster.models.objects import ObjectStatus, StoredObject
 from mixpeek_dagster.pipeline import extraction
 from mixpeek_dagster.pipeline.batches import Superseded, cancel, create_batch, fail_part, open_step, submit
 from mixpeek_dagster.pipeline.extraction import run_step
@@ -287,6 +287,19 @@ def poisoned(library: Library, *numbers: int) -> set[bytes]:
     return {b"poison %03d" % number for number in numbers}
 
 
+def letters_of_the_deadly(library: Library) -> list[StoredObject]:
+    """The dead letters, all of them because runs died; with them everything has come to rest."""
+    with library.warehouse.catalog.reading() as records:
+        letters, total = dead_letters(records, library.sync.sync_id, limit=10)
+    found = [one for one in letters if isinstance(one, StoredObject)]
+    assert len(found) == total
+    assert all("Runs died, " in str(one.error) for one in found)
+    assert library.poll().counters.new == 0
+    assert library.claim() == []
+    library.assert_exact()
+    return found
+
+
 def test_a_file_that_kills_its_runs_fails_alone_and_ends_as_a_dead_letter(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,13 +313,7 @@ def test_a_file_that_kills_its_runs_fails_alone_and_ends_as_a_dead_letter(
     assert len(library.documents()) == 196
     statuses = [stored.status for stored in library.objects().values()]
     assert (statuses.count(ObjectStatus.COMPLETED), statuses.count(ObjectStatus.FAILED)) == (196, 4)
-    with library.warehouse.catalog.reading() as records:
-        letters, total = dead_letters(records, library.sync.sync_id, limit=10)
-    assert total == 4
-    assert all("Runs died, " in str(letter.error) for letter in letters)  # type: ignore[union-attr]
-    assert library.poll().counters.new == 0
-    assert library.claim() == []
-    library.assert_exact()
+    assert len(letters_of_the_deadly(library)) == 4
 
 
 def test_files_that_kill_their_runs_one_after_the_other_take_none_of_the_others_with_them(
@@ -325,7 +332,6 @@ def test_files_that_kill_their_runs_one_after_the_other_take_none_of_the_others_
 def test_runs_that_die_when_they_write_to_the_index_come_to_an_end(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of what they have written themselves: the next brings that to the index, and dies of its own."""
     library.with_settings(index="mixpeek_dagster.testing:FakeIndex")
-    library.warehouse.__dict__.pop("index", None)
     poisoned(library)
     library.poll()
     dead, index_documents = set[str](), extraction.index_documents
@@ -366,13 +372,8 @@ def test_a_document_that_kills_its_runs_fails_alone_in_a_later_tier(
         library.poll()
         run_until_settled(library, deadly, monkeypatch, marked=marked)
     assert [len(library.documents(one)) for one in (library.passages, above, own, top)] == [200, 200, 196, 196]
-    with library.warehouse.catalog.reading() as records:
-        letters, _ = dead_letters(records, library.sync.sync_id, limit=10)
-    assert {(one.object_id, one.status) for one in letters} == {(root, ObjectStatus.FAILED) for root in roots.values()}  # type: ignore[union-attr]
-    assert all("Runs died, " in str(one.error) for one in letters)  # type: ignore[union-attr]
-    assert library.poll().counters.new == 0
-    assert library.claim() == []
-    library.assert_exact()
+    letters = letters_of_the_deadly(library)
+    assert {(one.object_id, one.status) for one in letters} == {(root, ObjectStatus.FAILED) for root in roots.values()}
 
 
 def test_a_document_of_a_triggered_collection_that_kills_its_runs_fails_alone_with_its_object(

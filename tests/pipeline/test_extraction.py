@@ -311,7 +311,6 @@ def test_a_source_filter_takes_only_what_it_matches(library: Library) -> None:
 def projected(library: Library) -> Library:
     """A library whose vectors live in an index beside the catalog."""
     library.with_settings(index=INDEX)
-    library.warehouse.__dict__.pop("index", None)
     assert library.warehouse.index.is_projection
     return library
 

@@ -16,12 +16,10 @@ from mixpeek_dagster.pipeline.blob_files import find_blob
 from mixpeek_dagster.pipeline.browsing import look_into
 from mixpeek_dagster.pipeline.creation import create_sync
 from mixpeek_dagster.pipeline.verification import verify
-from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.http import Backoff
 from mixpeek_dagster.storage.provider import Entry
-from mixpeek_dagster.testing import FakeIndex, FakeSource
-from tests.pipeline.worlds import NOW, Clock, Library
+from tests.pipeline.worlds import NOW, Clock, Library, opened_library
 from tests.storage.scripted import Answer, Asked, scripted
 from tests.storage.test_s3_adversarial import error_xml, page_xml
 
@@ -38,12 +36,8 @@ ODD = {
 @pytest.fixture
 def library(settings: Settings, clock: Clock, catalog_url: str) -> Iterator[Library]:
     """As the usual one, on SQLite and on Postgres."""
-    FakeSource.worlds.clear()
-    FakeIndex.reset()
-    warehouse = Warehouse(settings=replace(settings, catalog_url=catalog_url), clock=clock)
-    yield Library(warehouse, clock)
-    warehouse.close()
-    FakeSource.worlds.clear()
+    with opened_library(replace(settings, catalog_url=catalog_url), clock) as library:
+        yield library
 
 
 def follow(library: Library, provider: str, connection: dict[str, Any], source_path: str) -> None:

@@ -22,7 +22,6 @@ def shelf(library: Library, request: pytest.FixtureRequest) -> Library:
     """A library whose vectors are in one of two places."""
     if request.param != "in the catalog":
         library.with_settings(index="mixpeek_dagster.testing:FakeIndex")
-        library.warehouse.__dict__.pop("index", None)
     return library
 
 
@@ -121,40 +120,38 @@ def test_of_a_document_that_goes_nothing_is_made_in_the_next_tier(shelf: Library
     assert shelf.texts() == shelf.texts(top) == [2]
 
 
-def test_of_a_file_that_goes_on_the_way_to_the_index_no_vector_is_left(library: Library) -> None:
+def run_while(library: Library, happens: Callable[[], object]) -> None:
+    """Run a batch of two files, and let something happen when their vectors are on the way to an index beside the catalog."""
     library.with_settings(index="mixpeek_dagster.testing:FakeIndex")
-    library.warehouse.__dict__.pop("index", None)
     library.world.put("a.txt", b"a")
     library.world.put("b.txt", b"bb")
     library.poll()
 
-    def goes(name: str) -> None:
+    def before(name: str) -> None:
         if name == "upsert":
             FakeIndex.before = staticmethod(lambda _: None)
-            library.world.delete("a.txt")
-            library.poll()
+            happens()
 
-    FakeIndex.before = staticmethod(goes)
+    FakeIndex.before = staticmethod(before)
     run_first(library)
+
+
+def test_of_a_file_that_goes_on_the_way_to_the_index_no_vector_is_left(library: Library) -> None:
+    def goes() -> None:
+        library.world.delete("a.txt")
+        library.poll()
+
+    run_while(library, goes)
     assert len(FakeIndex.points[library.passages.collection_id]) == 1
     library.assert_exact()
 
 
 def test_what_a_faster_run_brought_to_the_index_is_not_replaced_there_by_an_older_revision(library: Library) -> None:
-    library.with_settings(index="mixpeek_dagster.testing:FakeIndex")
-    library.warehouse.__dict__.pop("index", None)
-    library.world.put("a.txt", b"a")
-    library.world.put("b.txt", b"bb")
-    library.poll()
+    def changes() -> None:
+        library.world.put("a.txt", b"newer content")
+        library.cycle()
 
-    def changes(name: str) -> None:
-        if name == "upsert":
-            FakeIndex.before = staticmethod(lambda _: None)
-            library.world.put("a.txt", b"newer content")
-            library.cycle()
-
-    FakeIndex.before = staticmethod(changes)
-    run_first(library)
+    run_while(library, changes)
     assert library.texts() == [2, 13]
     with library.warehouse.catalog.reading() as records:
         documents = library.documents()

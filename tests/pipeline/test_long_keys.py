@@ -14,11 +14,9 @@ from mixpeek_dagster.pipeline.plans import plan_sync
 from mixpeek_dagster.pipeline.sync_control import give_up, requeue
 from mixpeek_dagster.pipeline.sync_reports import DEAD, dead_letters
 from mixpeek_dagster.pipeline.verification import verify
-from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.settings import Settings
 from mixpeek_dagster.storage.feed import News
-from mixpeek_dagster.testing import FakeIndex, FakeSource
-from tests.pipeline.worlds import NOW, Clock, Library
+from tests.pipeline.worlds import NOW, Clock, Library, opened_library
 
 SHORT = ["a.txt", "m.txt", "z.txt"]
 
@@ -36,15 +34,10 @@ LONG = [long_key("b"), *(f"{FAMILY[:2600]}-{number}.txt" for number in range(3))
 @pytest.fixture
 def library(settings: Settings, clock: Clock, catalog_url: str) -> Iterator[Library]:
     """The usual one, on SQLite and on Postgres, over three files with short keys and five with long ones."""
-    FakeSource.worlds.clear()
-    FakeIndex.reset()
-    warehouse = Warehouse(settings=replace(settings, catalog_url=catalog_url), clock=clock)
-    made = Library(warehouse, clock)
-    for name in SHORT + LONG:
-        made.world.put(name, b"text")
-    yield made
-    warehouse.close()
-    FakeSource.worlds.clear()
+    with opened_library(replace(settings, catalog_url=catalog_url), clock) as library:
+        for name in SHORT + LONG:
+            library.world.put(name, b"text")
+        yield library
 
 
 def letters(library: Library) -> list[str]:

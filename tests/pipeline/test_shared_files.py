@@ -16,21 +16,16 @@ from mixpeek_dagster.pipeline.plans import plan_sync
 from mixpeek_dagster.pipeline.sharing import place_of
 from mixpeek_dagster.pipeline.sync_control import confirm_deletes, delete_sync
 from mixpeek_dagster.pipeline.syncs import advance
-from mixpeek_dagster.pipeline.warehouse import Warehouse
 from mixpeek_dagster.settings import Settings
-from mixpeek_dagster.testing import FakeIndex, FakeSource
+from mixpeek_dagster.testing import FakeSource
 from tests.pipeline.test_syncs_fuzz import SEEDS, mutate
-from tests.pipeline.worlds import NOW, Clock, Library
+from tests.pipeline.worlds import NOW, Clock, Library, opened_library
 
 
 @pytest.fixture
 def library(settings: Settings, catalog_url: str, clock: Clock) -> Iterator[Library]:
-    FakeSource.worlds.clear()
-    FakeIndex.reset()
-    opened = Warehouse(settings=replace(settings, catalog_url=catalog_url), clock=clock)
-    yield Library(opened, clock)
-    opened.close()
-    FakeSource.worlds.clear()
+    with opened_library(replace(settings, catalog_url=catalog_url), clock) as library:
+        yield library
 
 
 def another(library: Library, world: str = "default", **config: Any) -> Sync:

@@ -1,7 +1,8 @@
 """A whole small warehouse to try things on: a source in memory, a bucket, collections, and a way to run what is queued."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,7 +26,8 @@ from mixpeek_dagster.pipeline.extraction import StepReport, run_step
 from mixpeek_dagster.pipeline.syncs import Progress, advance
 from mixpeek_dagster.pipeline.verification import verify
 from mixpeek_dagster.pipeline.warehouse import Warehouse
-from mixpeek_dagster.testing import FakeSource, FakeWorld
+from mixpeek_dagster.settings import Settings
+from mixpeek_dagster.testing import FakeIndex, FakeSource, FakeWorld
 
 FAKE = "mixpeek_dagster.testing:FakeSource"
 STUB = "mixpeek_dagster.testing:StubExtractor"
@@ -143,6 +145,8 @@ class Library:
 
     def with_settings(self, **values: Any) -> None:
         self.warehouse.settings = replace(self.warehouse.settings, **values)
+        if "index" in values:
+            self.warehouse.__dict__.pop("index", None)
 
     # Syncs
 
@@ -291,3 +295,14 @@ def assert_totals(catalog: Catalog) -> None:
             mark = "?" if catalog.engine.dialect.name == "sqlite" else "%s"
             row = records.connection.exec_driver_sql(query + mark, (collection.collection_id,)).scalar_one()
             assert collection.document_count == row == records.documents.count(collection.collection_id)
+
+
+@contextmanager
+def opened_library(settings: Settings, clock: Clock) -> Iterator[Library]:
+    """A new one over the catalog of these settings, with nothing at its source and in its index yet."""
+    FakeSource.worlds.clear()
+    FakeIndex.reset()
+    warehouse = Warehouse(settings=settings, clock=clock)
+    yield Library(warehouse, clock)
+    warehouse.close()
+    FakeSource.worlds.clear()
